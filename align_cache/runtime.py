@@ -1,0 +1,78 @@
+"""The machine: device, precision, threads, memory, and what is recorded of them.
+
+Nothing here imports torch at module level; :func:`prepare_environment` must run before the first import.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from align_cache._version import __version__
+from align_cache.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+
+_RECORDED_PACKAGES = ("torch", "torchvision", "transformers", "timm", "tokenizers", "numpy", "h5py", "pillow")
+
+
+def prepare_environment() -> None:
+    """Set what has to be set before torch is imported; what the user set stays.
+
+    Idle OpenMP threads spin by default and take the core that another process needs: with one other
+    busy process an epoch was measured at 15 s instead of 4 (docs/performance.md).
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device asked for, or refuse: a missing GPU is never replaced by the CPU in silence."""
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    if (name == "cuda" and not cuda) or (name == "mps" and not mps):
+        raise UsageError(f"device {name} was asked for and torch {torch.__version__} sees none here",
+                         hint="use --device auto or --device cpu")  # fmt: skip
+    return torch.device(name)
+
+
+def torch_dtype(precision: Precision) -> torch.dtype:
+    """Return the torch dtype of a precision name."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident size this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def provenance() -> dict[str, object]:
+    """Return what is recorded beside a result and never decides it: versions, platform, processor count."""
+    return {
+        "align_cache": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "packages": {name: version for name in _RECORDED_PACKAGES if (version := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
