@@ -1,1 +1,64 @@
-"""align-cache: frozen encoders run once; adapters trained and judged on the cache."""
+"""align-cache: frozen encoders run once; adapters trained, swept and judged on the cache.
+
+    from align_cache import extract, fit, evaluate, report, FeatureSet
+
+Names are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from align_cache._version import __version__
+
+if TYPE_CHECKING:
+    from align_cache.evaluate import evaluate
+    from align_cache.external import import_features
+    from align_cache.extract import extract
+    from align_cache.fit import fit, resume_fit
+    from align_cache.report import report
+    from align_cache.results import Run, find_run
+    from align_cache.settings import EvalConfig, ExtractConfig, FitConfig, fit_config
+    from align_cache.store import FeatureSet, open_feature_set
+
+_HOMES = {
+    "EvalConfig": "settings",
+    "ExtractConfig": "settings",
+    "FeatureSet": "store",
+    "FitConfig": "settings",
+    "Run": "results",
+    "evaluate": "evaluate",
+    "extract": "extract",
+    "find_run": "results",
+    "fit": "fit",
+    "fit_config": "settings",
+    "import_features": "external",
+    "open_feature_set": "store",
+    "report": "report",
+    "resume_fit": "fit",
+}
+
+__all__ = [
+    "EvalConfig",
+    "ExtractConfig",
+    "FeatureSet",
+    "FitConfig",
+    "Run",
+    "__version__",
+    "evaluate",
+    "extract",
+    "find_run",
+    "fit",
+    "fit_config",
+    "import_features",
+    "open_feature_set",
+    "report",
+    "resume_fit",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'align_cache' has no attribute {name!r}")
+    value = getattr(import_module(f"align_cache.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

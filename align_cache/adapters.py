@@ -1,0 +1,127 @@
+"""The trained heads: one on each frozen encoder, both into one space.
+
+Architectures of the first document: linear = Linear, LayerNorm; mlp = (Linear, activation, LayerNorm,
+Dropout) for each hidden width, then Linear, LayerNorm.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+
+LOG_TEMPERATURE_BOUNDS = (-4.6051702, 0.0)
+"""ln 0.01 and ln 1: where a learned temperature is held."""
+
+
+class Adapter(nn.Module):
+    """One head: features (n, input_dim) → embeddings (n, embed_dim), not yet normalised."""
+
+    def __init__(self, layers: nn.Sequential, *, gradient_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.layers = layers
+        self.gradient_checkpointing = gradient_checkpointing
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed float32 features (n, input_dim)."""
+        if self.gradient_checkpointing and self.training:
+            recomputed: Tensor = checkpoint(self.layers, features, use_reentrant=False)
+            return recomputed
+        embeddings: Tensor = self.layers(features)
+        return embeddings
+
+
+class AdapterPair(nn.Module):
+    """Both heads and the temperature they are trained with."""
+
+    def __init__(self, image: Adapter, text: Adapter, *, temperature: float, learn_temperature: bool) -> None:
+        super().__init__()
+        self.image = image
+        self.text = text
+        log_temperature = torch.tensor(temperature).log()
+        self.log_temperature = nn.Parameter(log_temperature, requires_grad=learn_temperature)
+
+    @property
+    def temperature(self) -> Tensor:
+        """The divisor of the similarities; held in bounds while it is learned."""
+        if not self.log_temperature.requires_grad:
+            return self.log_temperature.exp()
+        low, high = LOG_TEMPERATURE_BOUNDS
+        return self.log_temperature.clamp(low, high).exp()
+
+
+def build_adapter(
+    kind: Literal["linear", "mlp"],
+    input_dim: int,
+    embed_dim: int,
+    *,
+    hidden_dims: Sequence[int] = (),
+    activation: Literal["gelu", "relu"] = "gelu",
+    layer_norm: bool = True,
+    dropout: float = 0.0,
+    gradient_checkpointing: bool = False,
+) -> Adapter:
+    """Make one head; its weights come from torch's global generator.
+
+    Parameters
+    ----------
+    kind : {"linear", "mlp"}
+        The linear head drops features before its only layer, where the first document names a rate
+        (0.15) but draws no dropout; the mlp drops after each hidden layer, as drawn there.
+    input_dim, embed_dim : int
+        Width of the features and of the shared space.
+    """
+
+    def norm(width: int) -> list[nn.Module]:
+        return [nn.LayerNorm(width)] if layer_norm else []
+
+    layers: list[nn.Module] = []
+    width = input_dim
+    if kind == "linear":
+        layers += [nn.Dropout(dropout)] if dropout else []
+    else:
+        for hidden in hidden_dims:
+            layers += [
+                nn.Linear(width, hidden),
+                _ACTIVATIONS[activation](),
+                *norm(hidden),
+                nn.Dropout(dropout),
+            ]
+            width = hidden
+    layers += [nn.Linear(width, embed_dim), *norm(embed_dim)]
+    return Adapter(nn.Sequential(*layers), gradient_checkpointing=gradient_checkpointing)
+
+
+def build_pair(
+    kind: Literal["linear", "mlp"],
+    *,
+    image_dim: int,
+    text_dim: int,
+    embed_dim: int,
+    temperature: float,
+    learn_temperature: bool = False,
+    **architecture: Any,
+) -> AdapterPair:
+    """Make both heads alike; ``architecture`` is what :func:`build_adapter` takes."""
+    image = build_adapter(kind, image_dim, embed_dim, **architecture)
+    text = build_adapter(kind, text_dim, embed_dim, **architecture)
+    return AdapterPair(image, text, temperature=temperature, learn_temperature=learn_temperature)
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Scale rows (…, dim) to unit length, in float32."""
+    return F.normalize(rows.float(), dim=-1)
+
+
+def fuse(image: Tensor, text: Tensor) -> Tensor:
+    """Give the aligned embedding of each pair: the unit-norm mean of two unit-norm rows (n, dim)."""
+    return unit(image + text)
+
+
+def n_parameters(module: nn.Module) -> int:
+    """Count what is trained."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -1,0 +1,121 @@
+"""Adapters and trainer state on disk: written whole, listed last, never unpickled.
+
+    checkpoints/adapters-0007.safetensors   the weights, for everyone
+    checkpoints/trainer-0007.pt             optimiser and scheduler, to resume
+    checkpoints/index.json                  which files are ``last`` and ``best``, with checksums
+
+The index is published after the files it names and before the files it no longer names are removed,
+so that a kill at any moment leaves a last and a best that can be read.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from align_cache.errors import CorruptError, RunError
+from align_cache.files import checksum, is_plain_file, publish_bytes, publish_text
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    epoch: int,
+    weights: Mapping[str, Tensor],
+    trainer: Mapping[str, Any],
+    metadata: Mapping[str, str],
+    is_best: bool,
+) -> None:
+    """Publish one epoch as ``last``, and as ``best`` where it is.
+
+    Parameters
+    ----------
+    weights : mapping of name to tensor
+        The adapters.
+    trainer : mapping
+        What resuming needs beyond the weights: tensors, numbers, strings and containers of them.
+    metadata : mapping of str to str
+        Goes into the header of the safetensors file.
+    """
+    adapters = folder / f"adapters-{epoch:04d}.safetensors"
+    state = folder / f"trainer-{epoch:04d}.pt"
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    publish_bytes(adapters, save_safetensors(contiguous, metadata=dict(metadata)))
+    buffer = io.BytesIO()
+    torch.save(dict(trainer), buffer)
+    publish_bytes(state, buffer.getvalue())
+
+    entry = {"epoch": epoch, "adapters": _entry(adapters)}
+    index = _read_index(folder) if (folder / "index.json").exists() else {}
+    index["last"] = {**entry, "trainer": _entry(state)}
+    if is_best:
+        index["best"] = entry
+    publish_text(folder / "index.json", json.dumps(index, indent=2) + "\n")
+
+    named = {part["file"] for kept in index.values() for part in kept.values() if isinstance(part, dict)}
+    for path in [*folder.glob("adapters-*.safetensors"), *folder.glob("trainer-*.pt")]:
+        if path.name not in named:
+            path.unlink()
+
+
+def load_adapters(folder: Path, which: str) -> tuple[dict[str, Tensor], int]:
+    """Read the weights of ``best`` or ``last`` and the epoch they are of.
+
+    Raises
+    ------
+    RunError
+        If nothing was saved yet.
+    CorruptError
+        If the file is not the one that was published.
+    """
+    entry = _entry_of(folder, which)
+    path = _checked(folder, entry["adapters"])
+    try:
+        return load_safetensors(path.read_bytes()), int(entry["epoch"])
+    except SafetensorError as error:
+        raise CorruptError(f"{path} is not a safetensors file: {error}") from None
+
+
+def load_trainer(folder: Path) -> tuple[dict[str, Any], int]:
+    """Read the trainer's state of ``last`` and the epoch it is of."""
+    entry = _entry_of(folder, "last")
+    path = _checked(folder, entry["trainer"])
+    state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - the one place for state
+    return state, int(entry["epoch"])
+
+
+def _entry(path: Path) -> dict[str, str]:
+    return {"file": path.name, "xxh3_128": checksum(path)}
+
+
+def _entry_of(folder: Path, which: str) -> dict[str, Any]:
+    index = _read_index(folder) if (folder / "index.json").exists() else {}
+    if which not in index:
+        raise RunError(f"{folder.parent.name} has no {which} checkpoint: no epoch was finished",
+                       hint="train again: align-cache fit")  # fmt: skip
+    entry: dict[str, Any] = index[which]
+    return entry
+
+
+def _checked(folder: Path, part: Mapping[str, str]) -> Path:
+    path = folder / Path(part["file"]).name
+    if not is_plain_file(path):
+        raise CorruptError(f"{path} is missing or no regular file")
+    if checksum(path) != part["xxh3_128"]:
+        raise CorruptError(f"{path} is not the file that was saved: its checksum differs from index.json")
+    return path
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    try:
+        index: dict[str, Any] = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptError(f"{folder / 'index.json'} is not JSON: {error}") from None
+    return index

@@ -1,0 +1,36 @@
+"""Options that several commands share, and how their values are read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+CacheDir = Annotated[
+    Path, typer.Option("--cache-dir", envvar="ALIGN_CACHE_DIR", help="Where features and runs are kept.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps; what is missing is refused.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for example optim.lr=1e-3."),
+]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
+RunName = Annotated[str, typer.Argument(help="A run's id, the head of it, its folder, or latest.")]
+
+DEFAULT_CACHE = Path("cache")
+
+
+def split_weights(values: Sequence[str], encoders: Sequence[str]) -> dict[str, str]:
+    """Read ``[ENCODER=]WHAT``; without an encoder it holds for all that are not named.
+
+    A path may hold ``=`` too: what stands before the first is an encoder unless the whole is a path.
+    """
+    weights = {}
+    for value in values:
+        name, equals, what = value.partition("=")
+        if equals and (name in encoders or not Path(value).exists()):
+            weights[name] = what
+        else:
+            weights["*"] = value
+    return weights

@@ -1,0 +1,207 @@
+"""Commands of stages 2 and 3: fit, eval, report, demo, and listing runs."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from align_cache.cli.features import _note
+from align_cache.cli.options import DEFAULT_CACHE, Assignments, CacheDir, ConfigFile, Device, Json, RunName
+
+runs_app = typer.Typer(no_args_is_help=True, help="Look at the runs.")
+
+
+def fit(
+    adapter: Annotated[Literal["linear", "mlp"] | None, typer.Option(help="The head to train.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="The dataset's name in the cache.")] = None,
+    image_encoder: Annotated[str | None, typer.Option(help="Its image features: NAME or NAME@key.")] = None,
+    text_encoder: Annotated[str | None, typer.Option(help="Its caption features.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="The features to be like; none for no target.")
+    ] = None,
+    num_samples: Annotated[
+        str | None, typer.Option(help="At most so many training images; none for all.")
+    ] = None,
+    captions_per_image: Annotated[
+        str | None, typer.Option(help="Captions visited an epoch: a number or all.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option()] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pairs in a micro-batch.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    temperature: Annotated[float | None, typer.Option()] = None,
+    variance_weight: Annotated[float | None, typer.Option(help="Weight of the distribution term.")] = None,
+    distribution_matching: Annotated[bool | None, typer.Option(help="Whether that term is used.")] = None,
+    probe: Annotated[str | None, typer.Option(help="Labelled dataset to probe while training.")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    precision: Annotated[Literal["fp32", "bf16"] | None, typer.Option(help="Of the matrix products.")] = None,
+    device: Device = None,
+    save_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the runs; runs/ in the cache if absent.")
+    ] = None,
+    project_name: Annotated[str | None, typer.Option()] = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Continue this run (an id or latest).")
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Draw the figures when done.")] = True,
+    cache_dir: CacheDir = DEFAULT_CACHE,
+    as_json: Json = False,
+) -> None:
+    """Train adapters on cached features."""
+    given = locals()
+    names = {
+        "adapter": "adapter.type",
+        **{n: f"data.{n}" for n in ("dataset", "image_encoder", "text_encoder", "reference", "num_samples")},
+        **{n: f"data.{n}" for n in ("captions_per_image", "batch_size")},
+        **{n: f"optim.{n}" for n in ("epochs", "lr")},
+        **{n: f"loss.{n}" for n in ("temperature", "variance_weight", "distribution_matching")},
+        "probe": "evaluation.probe",
+        "save_dir": "log.save_dir",
+        "project_name": "log.project_name",
+        **{n: n for n in ("seed", "precision", "device")},
+    }
+    flags = {key: given[name] for name, key in names.items()}
+    from align_cache.errors import UsageError
+    from align_cache.fit import fit as run_fit
+    from align_cache.fit import resume_fit
+    from align_cache.settings import fit_config
+
+    show = _EpochLines()
+    if resume is not None:
+        if config or assignments or any(value is not None for value in flags.values()):
+            raise UsageError(
+                "--resume continues with the run's own settings; nothing else can be set with it"
+            )
+        run = resume_fit(resume, cache_dir=cache_dir, on_record=show, on_note=_note)
+    else:
+        settings = fit_config(file=config, assignments=tuple(assignments or ()), flags=flags)
+        command = shlex.join(["align-cache", *sys.argv[1:]])
+        run = run_fit(settings, cache_dir=cache_dir, on_record=show, on_note=_note, command=command)
+    if figures:
+        from align_cache.report import draw_figures
+
+        draw_figures(run.folder)
+    info = run.info()
+    if as_json:
+        typer.echo(json.dumps({**info, "folder": str(run.folder)}, indent=2))
+        return
+    from align_cache.console import run_summary, stderr
+
+    stderr().print(run_summary(info))
+    _note(f"next: align-cache eval {run.id}")
+    typer.echo(run.folder)
+
+
+def evaluate(
+    run: RunName = "latest",
+    probe: Annotated[str | None, typer.Option(help="Labelled dataset to probe, for example cifar10.")] = None,
+    probe_image_encoder: Annotated[
+        str | None, typer.Option(help="Its image features where they bear another name than the run's.")
+    ] = None,
+    probe_reference: Annotated[
+        str | None, typer.Option(help="Its reference features, likewise; none for none.")
+    ] = None,
+    checkpoint: Annotated[Literal["best", "last"] | None, typer.Option()] = None,
+    split: Annotated[str | None, typer.Option(help="test if the dataset has one, else val.")] = None,
+    k: Annotated[int | None, typer.Option(help="Neighbours of mutual-kNN.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the probe's split and head.")] = None,
+    device: Device = None,
+    cache_dir: CacheDir = DEFAULT_CACHE,
+    as_json: Json = False,
+) -> None:
+    """Judge a run: alignment, retrieval, hypotheses, distribution, and a probe if one is named."""
+    given = locals()
+    names = ("probe", "probe_image_encoder", "probe_reference", "checkpoint", "split", "k", "seed", "device")
+    from align_cache.config import flag_layer, resolve
+    from align_cache.evaluate import evaluate as run_evaluate
+    from align_cache.results import find_run
+    from align_cache.settings import EvalConfig
+
+    settings = resolve(EvalConfig, [flag_layer({name: given[name] for name in names})])
+    record = run_evaluate(find_run(cache_dir, run), settings, cache_dir=cache_dir, on_stage=_note)
+    if as_json:
+        typer.echo(json.dumps(record, indent=2))
+        return
+    from align_cache.console import evaluation_table, stdout
+
+    stdout().print(evaluation_table(record))
+
+
+def report(run: RunName = "latest", cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None:
+    """Draw the figures of a run and write its report.html, one file that needs nothing else."""
+    from align_cache.console import progress
+    from align_cache.report import report as run_report
+    from align_cache.results import find_run
+
+    folder = find_run(cache_dir, run).folder
+    with progress(None, "drawing", "figures") as bar:
+        page = run_report(folder, on_progress=bar.update)
+    if as_json:
+        typer.echo(json.dumps({"report": str(page), "figures": str(folder / "figures")}))
+    else:
+        typer.echo(page)
+
+
+def demo(cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None:
+    """Run the whole of it on drawn scenes, offline: extract, fit, eval with a probe, report."""
+    from align_cache.console import evaluation_table, progress, stdout
+    from align_cache.demo import demo as run_demo
+
+    result = run_demo(cache_dir=cache_dir, progress=progress, on_note=_note, on_record=_EpochLines())
+    if as_json:
+        made = {"run": str(result.run.folder), "report": str(result.report), "seconds": result.seconds}
+        typer.echo(json.dumps({**made, "evaluation": result.evaluation}, indent=2))
+        return
+    stdout().print(evaluation_table(result.evaluation))
+    typer.echo(f"{result.seconds:.0f} s; open {result.report}")
+
+
+@runs_app.command("ls")
+def runs_ls(cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None:
+    """List the runs, oldest first."""
+    from align_cache.results import list_runs
+
+    runs = [{**run.info(), "folder": str(run.folder)} for run in list_runs(cache_dir)]
+    if as_json:
+        typer.echo(json.dumps(runs, indent=2))
+        return
+    from rich.table import Table
+
+    from align_cache.console import stdout
+
+    table = Table("run", "dataset", "image", "text", "status", "best epoch", box=None, pad_edge=False,
+                  header_style="bold")  # fmt: skip
+    for info in runs:
+        table.add_row(info["id"], info["dataset"], info["image"]["encoder"], info["text"]["encoder"],
+                      info["status"], str(info.get("best_epoch") or ""))  # fmt: skip
+    stdout().print(table if runs else f"no runs in {cache_dir / 'runs'}")
+
+
+class _EpochLines:
+    """One line an epoch on stderr."""
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        if record["kind"] != "epoch":
+            return
+        from align_cache.console import stderr
+
+        parts = [f"epoch {record['epoch']:3d}"]
+        if "train" in record:
+            train = record["train"]
+            parts += [f"loss {train['loss']:.3f}", f"variance {train['variance_share']:.0%}"]
+        parts.append(f"val {record['val']['loss']:.3f}")
+        found = record["retrieval"]
+        if found:
+            recalls = [found[way]["r1"] for way in ("image_to_text", "text_to_image")]
+            parts.append("R@1 " + " / ".join(f"{100 * recall:.1f}" for recall in recalls))
+        knn = record["alignment"]["mutual_knn"]
+        shown = {"i–t": "image_text", "aligned–ref": "aligned_reference"}
+        parts.append(
+            "mutual-kNN " + ", ".join(f"{name} {knn[key]:.3f}" for name, key in shown.items() if key in knn)
+        )
+        parts.append(f"{record['duration_s']:.1f} s")
+        stderr().print("  ".join(parts), soft_wrap=True, highlight=False)

@@ -1,0 +1,225 @@
+"""The terminal: two consoles, one progress bar, and records shown as tables.
+
+Data goes to stdout, progress and notes to stderr. rich is imported where it is used, so that
+``align-cache --help`` does not wait for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+from align_cache.report.tables import Table, duration, evaluation_tables, run_table
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+    from rich.progress import Progress, ProgressColumn, Task, TaskID
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+PLAIN_LINE_EVERY_S = 10.0
+
+
+@cache
+def stdout() -> Console:
+    """Return the console for data; colour only where it is a terminal and ``NO_COLOR`` is unset."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=False)
+
+
+@cache
+def stderr() -> Console:
+    """Return the console for progress, notes and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+class Bar(Protocol):
+    """What :func:`progress` gives: told how much is done, it shows how much is left."""
+
+    def advance(self, count: int = 1) -> None:
+        """Add ``count`` to what is done."""
+
+    def update(self, done: int, total: int) -> None:
+        """Set what is done and what there is to do."""
+
+
+@contextmanager
+def progress(total: int | None, description: str, unit: str = "items") -> Iterator[Bar]:
+    """Show a bar with count, rate and time left on stderr while the block runs.
+
+    Where stderr is no terminal (a log file, a pipe) a plain line is written every ten seconds instead, so
+    that work which takes less says nothing.
+
+    Parameters
+    ----------
+    total : int or None
+        How many units there are; None until :meth:`Bar.update` says so.
+    description : str
+        What is being done, a few words.
+    unit : str
+        What is counted, in the plural: ``images`` gives ``123 images/s``.
+
+    Yields
+    ------
+    Bar
+        ``advance(count)`` adds, ``update(done, total)`` sets; both are cheap to call often.
+    """
+    if not stderr().is_terminal:
+        yield _PlainBar(total, description, unit)
+        return
+    bar = _rich_progress(unit)
+    with bar:
+        yield _RichBar(bar, bar.add_task(description, total=total))
+
+
+class _RichBar:
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+
+    def advance(self, count: int = 1) -> None:
+        self._bar.advance(self._task, count)
+
+    def update(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+
+
+class _PlainBar:
+    def __init__(self, total: int | None, description: str, unit: str) -> None:
+        self._total, self._description, self._unit = total, description, unit
+        self._done = 0
+        self._started = self._said = time.monotonic()
+
+    def advance(self, count: int = 1) -> None:
+        self._done += count
+        self._say()
+
+    def update(self, done: int, total: int) -> None:
+        self._done, self._total = done, total
+        self._say()
+
+    def _say(self) -> None:
+        now = time.monotonic()
+        if now - self._said < PLAIN_LINE_EVERY_S:
+            return
+        self._said = now
+        rate = self._done / (now - self._started)
+        left = "" if self._total is None or not rate else duration((self._total - self._done) / rate)
+        parts = [
+            f"{_count(self._done, self._total)} {self._unit}",
+            _rate(rate, self._unit),
+            left and f"{left} left",
+        ]
+        line = f"{self._description}: {', '.join(part for part in parts if part)}"
+        stderr().print(line, markup=False, soft_wrap=True)
+
+
+def _rich_progress(unit: str) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        _column(lambda task: _count(int(task.completed), None if task.total is None else int(task.total))),
+        _column(lambda task: _rate(task.finished_speed or task.speed, unit)),
+        _column(_time_left),
+        console=stderr(),
+    )
+
+
+def _column(text_of: Any) -> ProgressColumn:
+    """Make a progress column of a function from the task to a string."""
+    from rich.progress import ProgressColumn
+    from rich.text import Text
+
+    class Column(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(text_of(task), style="dim", justify="right")
+
+    return Column()
+
+
+def _time_left(task: Task) -> str:
+    if task.finished:
+        return duration(task.finished_time or 0.0)
+    return "" if task.time_remaining is None else f"{duration(task.time_remaining)} left"
+
+
+def _count(done: int, total: int | None) -> str:
+    return f"{done:,}" if total is None else f"{done:,}/{total:,}"
+
+
+def _rate(per_second: float | None, unit: str) -> str:
+    if not per_second:
+        return ""
+    return f"{per_second:,.0f} {unit}/s" if per_second >= 10 else f"{per_second:.2g} {unit}/s"
+
+
+def evaluation_table(record: Mapping[str, Any]) -> Group:
+    """Render an evaluation record (a line of ``results.jsonl``) for the terminal.
+
+    Parameters
+    ----------
+    record : mapping
+        ``{"kind": "evaluation", …}`` as :func:`align_cache.evaluate` returns it; any part may be None.
+
+    Returns
+    -------
+    rich.console.Group
+        Retrieval, alignment, hypotheses, distribution and probe, each with its N, k and intervals.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    warnings = [Text(line, style="bold red") for line in _untrained_lines(record)]
+    tables = [_rich_table(table) for table in evaluation_tables(record)]
+    notes = [Text(f"note: {note}", style="dim") for note in record.get("notes") or ()]
+    return Group(*warnings, *tables, *notes)
+
+
+def run_summary(run: Mapping[str, Any]) -> Group:
+    """Render a run record (``run.json``) for the terminal: what was trained on what."""
+    from rich.console import Group
+    from rich.text import Text
+
+    warnings = [Text(line, style="bold red") for line in _untrained_lines(run)]
+    return Group(*warnings, _rich_table(run_table(run)))
+
+
+def _untrained_lines(record: Mapping[str, Any]) -> list[str]:
+    names = record.get("untrained") or ()
+    return (
+        [f"UNTRAINED encoders: {', '.join(names)}: the numbers say nothing about real models"]
+        if names
+        else []
+    )
+
+
+def _rich_table(table: Table) -> RichTable:
+    """Lay out one table; cells are plain text, never markup."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(
+        title=Text(table.title, style="bold"),
+        caption=Text(table.note, style="dim") if table.note else None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+        collapse_padding=True,
+        show_header=any(table.columns),
+    )
+    for index, column in enumerate(table.columns):
+        shown.add_column(
+            Text(column), justify="left" if index < table.label_columns else "right", overflow="fold"
+        )
+    for row in table.rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    return shown

@@ -1,0 +1,191 @@
+"""Stage 3: judge a run on features it was not trained on, and append the result to its folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from align_cache.adapters import fuse, unit
+from align_cache.errors import UsageError
+from align_cache.metrics.summary import Summary, concatenate, margins, summarise
+from align_cache.model import load_pair
+from align_cache.pairs import FeatureRows, PairedFeatures, Pairs, join, split_pairs
+from align_cache.probing import open_probe_sets, probe_run, relative
+from align_cache.results import Record, Run, now
+from align_cache.runtime import resolve_device
+from align_cache.settings import EvalConfig, FitConfig, fit_config
+from align_cache.splits import canonical_split
+from align_cache.store import FeatureSet, open_feature_set
+from align_cache.trainer import Embedded, Inputs, embed_pairs
+
+
+def evaluate(
+    run: Run, config: EvalConfig, *, cache_dir: Path, on_stage: Callable[[str], None] | None = None
+) -> Record:
+    """Judge raw features and embeddings of one split: alignment, retrieval, spread, hypotheses, probe.
+
+    Parameters
+    ----------
+    run : Run
+        A run with a checkpoint.
+    config : EvalConfig
+    cache_dir : Path
+        Holds the feature sets the run was trained on, and the probe's.
+    on_stage : callable, optional
+        Told what is being done.
+
+    Returns
+    -------
+    dict
+        The record that was appended to ``results.jsonl``; docs/metrics.md defines every number.
+
+    Raises
+    ------
+    AlignCacheError
+    """
+    say = on_stage or (lambda stage: None)
+    info, trained = run.info(), fit_config(file=run.folder / "config.toml")
+    device = resolve_device(config.device)
+    say("opening the features")
+    joined = _open(info, trained, cache_dir)
+    split, pairs = _choose(joined, trained, config.split)
+    if config.k >= pairs.n_images:
+        raise UsageError(f"k = {config.k} neighbours, and the {split} split has {pairs.n_images} images")
+    probe_sets = None
+    if config.probe is not None:
+        probe_sets = open_probe_sets(
+            cache_dir,
+            config.probe,
+            image=joined.image,
+            reference=joined.reference if config.probe_reference != "none" else None,
+            image_encoder=config.probe_image_encoder,
+            reference_encoder=config.probe_reference,
+        )
+    pair, epoch = load_pair(run, config.checkpoint)
+    pair.to(device)
+
+    say("measuring features and embeddings")
+    inputs = _inputs(joined, pairs, device)
+    features = _summarise_features(inputs, pairs, config.k)
+    embedded = embed_pairs(pair, inputs, pairs)
+    embeddings = _summarise_embeddings(embedded, inputs, pairs, config.k)
+    record: Record = {
+        "kind": "evaluation",
+        "created": now(),
+        "run": run.id,
+        "checkpoint": config.checkpoint,
+        "epoch": epoch,
+        "split": split,
+        "n_images": pairs.n_images,
+        "n_captions": pairs.n_captions,
+        "k": config.k,
+        "chance": embeddings.record["chance"],
+        "features": features.record,
+        "embeddings": embeddings.record,
+        "hypotheses": _hypotheses(embeddings, features),
+        "probe": None,
+        "untrained": info["untrained"],
+        "notes": list(joined.notes),
+    }
+    if probe_sets is not None:
+        rows = probe_run(
+            pair.image,
+            probe_sets,
+            hidden_dim=config.classifier_hidden_dim,
+            batch_size=config.downstream_batch_size,
+            seed=config.seed,
+            device=device,
+            on_row=lambda row: say(f"probing {row.replace('_', ' ')} on {probe_sets.name}"),
+        )
+        record["probe"] = {
+            "name": probe_sets.name, "rows": rows, "relative": relative(rows), "notes": list(probe_sets.notes)
+        }  # fmt: skip
+    run.append_result(record)
+    return record
+
+
+def _open(info: Record, trained: FitConfig, cache_dir: Path) -> PairedFeatures:
+    """Open the very feature sets that the run was trained on."""
+
+    def opened(role: str) -> FeatureSet | None:
+        described = info[role]
+        if described is None:
+            return None
+        return open_feature_set(
+            cache_dir, trained.data.dataset, f"{described['encoder']}@{described['key8']}"
+        )
+
+    image, text = opened("image"), opened("text")
+    assert image is not None
+    assert text is not None
+    return join(image, text, opened("reference"))
+
+
+def _choose(joined: PairedFeatures, trained: FitConfig, split: str | None) -> tuple[str, Pairs]:
+    """Return the split to judge on: the one asked for, test where there is one, else what validated."""
+    wanted = canonical_split(split) if split else "test" if (joined.splits == "test").any() else "val"
+    if wanted == "val":
+        splits = split_pairs(
+            joined,
+            how=trained.data.split,
+            val_fraction=trained.data.val_fraction,
+            num_samples=trained.data.num_samples,
+            seed=trained.seed,
+        )
+        return "val", splits.val
+    rows = np.flatnonzero(joined.splits == wanted)
+    if not len(rows):
+        known = sorted({str(name) for name in joined.splits if name})
+        raise UsageError(
+            f"{joined.image.dataset} has no {wanted} images; its splits: {', '.join(known) or 'none'}"
+        )
+    return wanted, joined.pairs.subset(rows)
+
+
+def _inputs(joined: PairedFeatures, pairs: Pairs, device: torch.device) -> Inputs:
+    reference = None
+    if joined.reference is not None and pairs.reference_rows is not None:
+        reference = FeatureRows(joined.reference, pairs.reference_rows, device=device, where="auto")
+    return Inputs(
+        FeatureRows(joined.image, pairs.image_rows, device=device, where="auto"),
+        FeatureRows(joined.text, pairs.caption_rows, device=device, where="auto"),
+        reference,
+    )
+
+
+def _summarise_features(inputs: Inputs, pairs: Pairs, k: int) -> Summary:
+    image = unit(inputs.image.take(pairs.image_rows))
+    captions = unit(inputs.text.take(pairs.caption_rows))
+    text = captions[torch.from_numpy(pairs.caption_starts[:-1])]
+    views = {"image": image, "text": text, "aligned": concatenate(image, text), **_reference(inputs, pairs)}
+    return summarise(views, captions=captions, caption_image=pairs.caption_image, k=k)
+
+
+def _summarise_embeddings(embedded: Embedded, inputs: Inputs, pairs: Pairs, k: int) -> Summary:
+    text = embedded.captions[torch.from_numpy(pairs.caption_starts[:-1])]
+    aligned = fuse(embedded.image, text)
+    views = {"image": embedded.image, "text": text, "aligned": aligned, **_reference(inputs, pairs)}
+    summary = summarise(views, captions=embedded.captions, caption_image=pairs.caption_image, k=k)
+    summary.record["distribution"]["mean_norm"] = embedded.mean_norm
+    return summary
+
+
+def _reference(inputs: Inputs, pairs: Pairs) -> dict[str, Tensor]:
+    if inputs.reference is None or pairs.reference_rows is None:
+        return {}
+    return {"reference": unit(inputs.reference.take(pairs.reference_rows))}
+
+
+def _hypotheses(embeddings: Summary, features: Summary) -> dict[str, Any] | None:
+    """Both baselines: the adapters' embeddings and the raw frozen features."""
+    judged = {name: margins(embeddings, below) for name, below in
+              {"embeddings": embeddings, "features": features}.items()}  # fmt: skip
+    records = {
+        name: {metric: both.to_record() for metric, both in by_metric.items()}
+        for name, by_metric in judged.items()
+        if by_metric is not None
+    }
+    return records or None

@@ -1,0 +1,128 @@
+"""All numbers of one set of pairs in one record: what validation logs and what an evaluation reports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from align_cache.metrics.alignment import cka, mutual_knn_scores
+from align_cache.metrics.distribution import effective_rank, modality_gap, uniformity, variance_difference
+from align_cache.metrics.hypothesis import Hypotheses, hypotheses
+from align_cache.metrics.retrieval import retrieval
+
+PAIRS = {
+    "image_text": ("image", "text"),
+    "image_reference": ("image", "reference"),
+    "text_reference": ("text", "reference"),
+    "aligned_reference": ("aligned", "reference"),
+}
+"""The four pairs of representations that alignment is measured on, by name."""
+
+
+def concatenate(image: Tensor, text: Tensor) -> Tensor:
+    """Fuse unit-norm rows of any two widths without training: ``[image; text] / √2``, again unit-norm.
+
+    Its kernel is the mean of the two kernels, which is what an untrained "aligned" can be for features
+    that do not share a space.
+    """
+    return torch.cat([image, text], dim=1) / 2**0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The numbers of one set of views, and the per-item scores that margins are judged by."""
+
+    record: dict[str, Any]
+    """``n``, ``k``, ``alignment``, ``chance``, ``retrieval`` (None where image and text differ in width),
+    ``distribution``; as JSON can hold it."""
+    scores: dict[str, NDArray[np.float64]]
+    """Mutual-kNN of each item, shape (n,), by pair of views."""
+
+
+def summarise(
+    views: Mapping[str, Tensor], *, captions: Tensor, caption_image: NDArray[np.int64], k: int
+) -> Summary:
+    """Measure alignment, retrieval and spread.
+
+    Parameters
+    ----------
+    views : mapping of name to float tensor, shape (n, dim)
+        Unit-norm rows of the same n pairs: ``image``, ``text`` (one caption an image), ``aligned`` and, if
+        there is one, ``reference``. Widths may differ.
+    captions : float tensor, shape (m, dim)
+        Every caption, unit-norm.
+    caption_image : int array, shape (m,)
+        Row of the image that each caption describes.
+    k : int
+        Neighbours; k < n.
+
+    Raises
+    ------
+    ShapeError, NonFiniteError
+    """
+    n = len(views["image"])
+    pairs = {name: (views[a], views[b]) for name, (a, b) in PAIRS.items() if a in views and b in views}
+    scores = {name: mutual_knn_scores(a, b, k=k) for name, (a, b) in pairs.items()}
+    same_space = views["image"].shape[1] == captions.shape[1]
+    record = {
+        "n": n,
+        "k": k,
+        "alignment": {
+            "mutual_knn": {name: float(values.mean()) for name, values in scores.items()},
+            "cka": {name: cka(a, b) for name, (a, b) in pairs.items()},
+        },
+        "chance": {"mutual_knn": k / (n - 1), "cka": 0.0},
+        "retrieval": retrieval(views["image"], captions, caption_image).to_record() if same_space else None,
+        "distribution": _distribution(views),
+    }
+    return Summary(record, scores)
+
+
+def margins(embeddings: Summary, baseline: Summary) -> dict[str, Hypotheses] | None:
+    """Judge H1 and H2 by metric: the aligned embedding against a baseline's image and text.
+
+    Parameters
+    ----------
+    embeddings : Summary
+        Holds the aligned embedding.
+    baseline : Summary
+        Holds image and text: the same embeddings, or the raw features of the same items.
+
+    Returns
+    -------
+    dict of metric to Hypotheses; None without a reference. Mutual-kNN has paired intervals.
+    """
+    if "aligned_reference" not in embeddings.scores:
+        return None
+    judged = {}
+    for metric, values in embeddings.record["alignment"].items():
+        below = baseline.record["alignment"][metric]
+        per_item = (
+            embeddings.scores["aligned_reference"],
+            baseline.scores["image_reference"],
+            baseline.scores["text_reference"],
+        )
+        judged[metric] = hypotheses(
+            values["aligned_reference"],
+            below["image_reference"],
+            below["text_reference"],
+            scores=per_item if metric == "mutual_knn" else None,
+        )
+    return judged
+
+
+def _distribution(views: Mapping[str, Tensor]) -> dict[str, Any]:
+    image, text, reference = views["image"], views["text"], views.get("reference")
+    same_width = reference is not None and reference.shape[1] == views["aligned"].shape[1]
+    return {
+        "variance_difference": variance_difference(views["aligned"], views["reference"])
+        if same_width
+        else None,
+        "effective_rank": {name: effective_rank(rows) for name, rows in views.items()},
+        "uniformity": {name: uniformity(rows) for name, rows in views.items()},
+        "modality_gap": modality_gap(image, text) if image.shape[1] == text.shape[1] else None,
+    }

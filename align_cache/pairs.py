@@ -1,0 +1,285 @@
+"""Which image goes with which captions: joined by id, split by image, batched without false negatives."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from align_cache.errors import PairingError
+from align_cache.store import FeatureSet
+
+Rows = NDArray[np.int64]
+CaptionsPerImage = int | Literal["all"]
+
+_SPLIT_SEED = 0
+"""The validation images of a dataset without any are the same in every run, whatever its seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """n images with their m captions, as rows of the feature sets.
+
+    The captions of image i are ``caption_rows[caption_starts[i]:caption_starts[i + 1]]``, at least one.
+    """
+
+    sample_ids: NDArray[np.str_]
+    image_rows: Rows
+    caption_rows: Rows
+    caption_starts: Rows
+    reference_rows: Rows | None
+
+    @property
+    def n_images(self) -> int:
+        """Images."""
+        return len(self.image_rows)
+
+    @property
+    def n_captions(self) -> int:
+        """Captions of all of them."""
+        return len(self.caption_rows)
+
+    @property
+    def caption_counts(self) -> Rows:
+        """Captions of each image, shape (n,)."""
+        return np.diff(self.caption_starts)
+
+    @property
+    def caption_image(self) -> Rows:
+        """For each caption the position of its image, 0 <= i < n, shape (m,)."""
+        return np.repeat(np.arange(self.n_images), self.caption_counts)
+
+    def subset(self, images: Rows) -> "Pairs":
+        """Return some of the images, by position, in the order given."""
+        counts = self.caption_counts[images]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        within = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
+        reference = None if self.reference_rows is None else self.reference_rows[images]
+        captions = self.caption_rows[np.repeat(self.caption_starts[images], counts) + within]
+        return Pairs(self.sample_ids[images], self.image_rows[images], captions, starts, reference)
+
+
+@dataclass(frozen=True, slots=True)
+class PairedFeatures:
+    """Feature sets of one dataset, joined."""
+
+    image: FeatureSet
+    text: FeatureSet
+    reference: FeatureSet | None
+    pairs: Pairs
+    splits: NDArray[np.str_]
+    """Split of each image, shape (n,); empty where the dataset has none."""
+    notes: tuple[str, ...]
+
+
+def join(image: FeatureSet, text: FeatureSet, reference: FeatureSet | None) -> PairedFeatures:
+    """Join by id: a caption's ``group_id`` is its image's ``sample_id``, and the reference has the same ids.
+
+    Raises
+    ------
+    PairingError
+        If the modalities are wrong or nothing matches; says how many ids each set has.
+    """
+    _check_modalities(image, text, reference)
+    assert text.group_ids is not None  # a text set is not published without
+    position_of = {sample_id: row for row, sample_id in enumerate(image.sample_ids.tolist())}
+    position = np.array([position_of.get(group, -1) for group in text.group_ids.tolist()], dtype=np.int64)
+    notes = _orphans(int((position < 0).sum()), "captions", text, image)
+
+    counts = np.bincount(position[position >= 0], minlength=image.rows)
+    usable = counts > 0
+    notes += _orphans(int((~usable).sum()), "images", image, text)
+    reference_rows = np.full(image.rows, -1, dtype=np.int64)
+    if reference is not None:
+        row_of = {sample_id: row for row, sample_id in enumerate(reference.sample_ids.tolist())}
+        reference_rows = np.array([row_of.get(i, -1) for i in image.sample_ids.tolist()], dtype=np.int64)
+        notes += _orphans(int((usable & (reference_rows < 0)).sum()), "images", image, reference)
+        usable &= reference_rows >= 0
+    if not usable.any():
+        others = f"{text.name} ({text.rows} captions)" + (f" and {reference.name}" if reference else "")
+        raise PairingError(f"no image of {image.name} ({image.rows} images) is in {others}",
+                           hint="the sets are of different data: extract them from one dataset")  # fmt: skip
+
+    by_image = np.argsort(position, kind="stable")[(position < 0).sum() :]
+    everything = Pairs(
+        image.sample_ids,
+        np.arange(image.rows),
+        by_image,
+        np.concatenate([[0], np.cumsum(counts)]),
+        reference_rows if reference is not None else None,
+    )
+    kept = np.flatnonzero(usable)
+    splits = image.splits if image.splits is not None else np.full(image.rows, "")
+    notes += _split_conflicts(text, splits, position)
+    return PairedFeatures(image, text, reference, everything.subset(kept), splits[kept], tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The images that train, those that validate, and what was decided on the way."""
+
+    train: Pairs
+    val: Pairs
+    notes: tuple[str, ...]
+
+
+def split_pairs(
+    joined: PairedFeatures,
+    *,
+    how: Literal["dataset", "fraction"],
+    val_fraction: float,
+    num_samples: int | None,
+    seed: int,
+) -> Splits:
+    """Decide by image who trains and who validates; test images do neither.
+
+    The first ``num_samples`` of a permutation drawn from ``seed`` train, so that a smaller subset lies
+    inside a larger one of the same seed.
+    """
+    notes: list[str] = []
+    has_splits = bool((joined.splits == "train").any())
+    train = (
+        np.flatnonzero(joined.splits == "train") if has_splits else np.flatnonzero(joined.splits != "test")
+    )
+    val = np.flatnonzero(joined.splits == "val")
+    if how == "fraction" or not has_splits or not len(val):
+        if how == "dataset":
+            notes.append(
+                f"the dataset names no validation images: {val_fraction:.0%} of its training images validate"
+            )
+        shuffled = np.random.default_rng(_SPLIT_SEED).permutation(train)
+        n_val = max(1, round(val_fraction * len(train)))
+        val, train = np.sort(shuffled[:n_val]), np.sort(shuffled[n_val:])
+    if num_samples is not None and num_samples < len(train):
+        train = np.sort(np.random.default_rng(seed).permutation(train)[:num_samples])
+    elif num_samples is not None and num_samples > len(train):
+        notes.append(f"num_samples = {num_samples:,}, and all {len(train):,} training images are used")
+    if len(train) < 2 or len(val) < 2:
+        raise PairingError(
+            f"{len(train)} images to train and {len(val)} to validate: at least 2 of each are needed"
+        )
+    return Splits(joined.pairs.subset(train), joined.pairs.subset(val), tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class StepRows:
+    """One optimiser step: micro-batches of ``batch_size`` pairs, one after the other, as rows."""
+
+    image_rows: Rows
+    caption_rows: Rows
+    reference_rows: Rows | None
+    batch_size: int
+
+
+class Batches:
+    """The steps of every epoch, a function of the seed and the epoch alone.
+
+    An epoch visits each image in up to ``captions_per_image`` rounds, each with another of its captions,
+    and no batch crosses a round: two captions of one image in a batch would be false negatives. A round's
+    incomplete last batch is left out, as other images fall into it next time.
+    """
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        *,
+        batch_size: int,
+        accumulation: int,
+        captions_per_image: CaptionsPerImage,
+        seed: int,
+    ) -> None:
+        most = int(pairs.caption_counts.max())
+        rounds = most if captions_per_image == "all" else min(captions_per_image, most)
+        self._pairs, self._accumulation, self._seed = pairs, accumulation, seed
+        self._members = [np.flatnonzero(pairs.caption_counts > r) for r in range(rounds)]
+        self.batch_size = min(batch_size, pairs.n_images)
+        per_round = [len(members) // self.batch_size for members in self._members]
+        self.batches_per_epoch = sum(per_round)
+        self.steps_per_epoch = -(-self.batches_per_epoch // accumulation)
+
+    def epoch(self, epoch: int) -> Iterator[StepRows]:
+        """Give the steps of one epoch (1, 2, …)."""
+        pairs, size = self._pairs, self.batch_size
+        generator = np.random.default_rng([self._seed, epoch])
+        order = _shuffled_captions(pairs, generator)
+        images, captions = [], []
+        for round_, members in enumerate(self._members):
+            chosen = generator.permutation(members)
+            chosen = chosen[: len(chosen) // size * size]
+            images.append(chosen)
+            captions.append(order[pairs.caption_starts[chosen] + round_])
+        image, caption = np.concatenate(images), np.concatenate(captions)
+        for start in range(0, len(image), size * self._accumulation):
+            step = slice(start, start + size * self._accumulation)
+            reference = None if pairs.reference_rows is None else pairs.reference_rows[image[step]]
+            yield StepRows(pairs.image_rows[image[step]], caption[step], reference, size)
+
+
+class FeatureRows:
+    """Rows of one feature set as float32 tensors on a device, from memory or from the map."""
+
+    def __init__(
+        self,
+        features: FeatureSet,
+        rows: Rows,
+        *,
+        device: torch.device,
+        where: Literal["auto", "memory", "mmap"],
+    ) -> None:
+        self._features, self._device = features, device
+        self._copied: Tensor | None = None
+        n_bytes = len(rows) * features.dim * features.dtype.itemsize
+        if where == "memory" or (where == "auto" and n_bytes < _memory_bytes() // 8):
+            kept = np.unique(rows)
+            self._position = np.zeros(features.rows, dtype=np.int64)
+            self._position[kept] = np.arange(len(kept))
+            self._copied = torch.from_numpy(features.take(kept)).to(device)
+
+    def take(self, rows: Rows) -> Tensor:
+        """Gather rows, float32 (len(rows), dim)."""
+        if self._copied is None:
+            return torch.from_numpy(self._features.take(rows)).to(self._device).float()
+        index = torch.from_numpy(self._position[rows]).to(self._device)
+        return self._copied.index_select(0, index).float()
+
+
+def _shuffled_captions(pairs: Pairs, generator: np.random.Generator) -> Rows:
+    """Shuffle the captions of each image among themselves; the images stay where they are."""
+    keys = generator.random(pairs.n_captions)
+    return pairs.caption_rows[np.lexsort((keys, pairs.caption_image))]
+
+
+def _check_modalities(image: FeatureSet, text: FeatureSet, reference: FeatureSet | None) -> None:
+    for features, expected in ((image, "image"), (text, "text"), (reference, "image")):
+        if features is not None and features.modality != expected:
+            raise PairingError(
+                f"{features.name} holds {features.modality} features, expected {expected} features"
+            )
+
+
+def _orphans(count: int, what: str, of: FeatureSet, missing_in: FeatureSet) -> list[str]:
+    return (
+        [f"{count:,} {what} of {of.name} have no match in {missing_in.name} and are left out"]
+        if count
+        else []
+    )
+
+
+def _split_conflicts(text: FeatureSet, splits: NDArray[np.str_], position: Rows) -> list[str]:
+    if text.splits is None:
+        return []
+    matched = position >= 0
+    conflicts = int((text.splits[matched] != splits[position[matched]]).sum())
+    return (
+        [f"{conflicts:,} captions name another split than their image: the image decides"]
+        if conflicts
+        else []
+    )
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,182 @@
+"""The run folder: what a training run leaves on disk, and how it is found again.
+
+    <runs>/<id>/run.json  config.toml  records.jsonl  results.jsonl  report.html
+                checkpoints/  snapshots/  figures/
+
+Both training and judging write here and the report reads here; nothing in this module imports torch.
+"""
+
+import json
+import math
+import secrets
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from align_cache.errors import RunError
+from align_cache.files import publish_text
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run, by its folder."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the adapters and the trainer's state."""
+        return self.folder / "checkpoints"
+
+    @property
+    def snapshots(self) -> Path:
+        """Folder of the embeddings that the report draws."""
+        return self.folder / "snapshots"
+
+    def info(self) -> Record:
+        """Read ``run.json``: what was run, on which features, and how it ended."""
+        return _read_object(self.folder / "run.json")
+
+    def update(self, **changes: object) -> None:
+        """Change ``run.json`` as a whole."""
+        path = self.folder / "run.json"
+        before = self.info() if path.exists() else {}
+        publish_text(path, _dumps({**before, **changes}, indent=2) + "\n")
+
+    def config(self) -> Record:
+        """Read ``config.toml``, every setting resolved."""
+        return tomllib.loads((self.folder / "config.toml").read_text(encoding="utf-8"))
+
+    def records(self) -> list[Record]:
+        """Read what training logged, in order."""
+        return _read_lines(self.folder / "records.jsonl")
+
+    def results(self) -> list[Record]:
+        """Read what ``align-cache eval`` appended, oldest first."""
+        return _read_lines(self.folder / "results.jsonl")
+
+    def append_record(self, record: Mapping[str, object]) -> None:
+        """Add one line to the training log."""
+        _append_line(self.folder / "records.jsonl", record)
+
+    def append_result(self, record: Mapping[str, object]) -> None:
+        """Add one evaluation."""
+        _append_line(self.folder / "results.jsonl", record)
+
+    def keep_records(self, *, through_epoch: int) -> None:
+        """Drop what was logged after an epoch, so that a resumed run does not log it twice."""
+        kept = [record for record in self.records() if record["epoch"] <= through_epoch]
+        publish_text(self.folder / "records.jsonl", "".join(_dumps(record) + "\n" for record in kept))
+
+
+def create_run(runs_folder: Path, cache_dir: Path, *, adapter: str, config_toml: str) -> Run:
+    """Make a new run folder with its config, and enter it into the index of the cache."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = runs_folder.resolve() / f"{adapter}-{stamp}-{secrets.token_hex(2)}"
+    for name in ("checkpoints", "snapshots"):
+        (folder / name).mkdir(parents=True)
+    publish_text(folder / "config.toml", config_toml)
+    index = _index(cache_dir)
+    index.parent.mkdir(parents=True, exist_ok=True)
+    _append_line(index, {"id": folder.name, "path": str(folder)})
+    return Run(folder)
+
+
+def list_runs(cache_dir: Path) -> list[Run]:
+    """List the runs that were started from this cache and still exist, oldest first."""
+    folders = [Path(entry["path"]) for entry in _read_lines(_index(cache_dir))]
+    return [Run(folder) for folder in dict.fromkeys(folders) if (folder / "run.json").is_file()]
+
+
+def find_run(cache_dir: Path, name: str = "latest") -> Run:
+    """Return a run by ``latest``, by its id, by the head of its id, or by its folder.
+
+    Raises
+    ------
+    RunError
+        If there is none, or the head fits several.
+    """
+    if (Path(name) / "run.json").is_file():
+        return Run(Path(name).resolve())
+    runs = list_runs(cache_dir)
+    if not runs:
+        raise RunError(f"no runs in {cache_dir}", hint="train one: align-cache fit")
+    if name == "latest":
+        return runs[-1]
+    matches = [run for run in runs if run.id == name] or [run for run in runs if run.id.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    known = ", ".join(run.id for run in (matches or runs)[-5:])
+    found = f"{len(matches)} runs start with {name!r}" if matches else f"no run is called {name!r}"
+    raise RunError(f"{found}; the latest: {known}", hint="align-cache runs ls shows all of them")
+
+
+def now() -> str:
+    """Return the time as records carry it: ISO 8601, UTC, seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _index(cache_dir: Path) -> Path:
+    return cache_dir / "runs" / "index.jsonl"
+
+
+def _read_object(path: Path) -> Record:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing: {path.parent} is no run, or its start was interrupted") from None
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} holds a {type(value).__name__}, expected an object")
+    return value
+
+
+def _read_lines(path: Path) -> list[Record]:
+    if not path.exists():
+        return []
+    *whole, tail = path.read_text(encoding="utf-8").split("\n")
+    # A line without its newline is one that a kill cut short; every other line was finished.
+    del tail
+    try:
+        return [json.loads(line) for line in whole]
+    except ValueError as error:
+        raise RunError(f"{path} holds a line that is not JSON: {error}") from None
+
+
+def _append_line(path: Path, record: Mapping[str, object]) -> None:
+    line = _dumps(record) + "\n"
+    with path.open("a+b") as file:
+        if file.tell() and not _ends_with_newline(file):
+            line = "\n" + line
+        file.write(line.encode("utf-8"))
+
+
+def _ends_with_newline(file: Any) -> bool:
+    file.seek(-1, 2)
+    return bool(file.read(1) == b"\n")
+
+
+def _dumps(value: Mapping[str, object], indent: int | None = None) -> str:
+    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what is not finite is absent."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_finite(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
