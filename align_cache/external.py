@@ -16,10 +16,11 @@ from align_cache.errors import NonFiniteError, SourceError, UsageError
 from align_cache.files import is_plain_file
 from align_cache.runtime import provenance
 from align_cache.splits import canonical_split
+from align_cache.store.catalog import is_complete
 from align_cache.store.columns import NORM_TOLERANCE
 from align_cache.store.layout import FORMAT_VERSION, canonical_json, feature_set_folder
 from align_cache.store.manifest import Manifest
-from align_cache.store.writer import FeatureSetWriter, is_complete
+from align_cache.store.writer import FeatureSetWriter
 
 _REQUIRED = frozenset({"sample_id", "features"})
 _OPTIONAL = frozenset({"group_id", "split", "label", "text"})
@@ -111,10 +112,10 @@ def _read_arrays(file: Path, modality: str) -> dict[str, NDArray[Any]]:
     if not is_plain_file(file):
         raise SourceError(f"{file} is no file")
     try:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise SourceError(f"{file} holds one array, expected an .npz with sample_id and features")
-        with archive:
+        with file.open("rb") as handle:  # opened here, because np.load leaves a torn file open
+            archive = np.load(handle, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise SourceError(f"{file} holds one array, expected an .npz with sample_id and features")
             _check_names(file, frozenset(archive.files), modality)
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:

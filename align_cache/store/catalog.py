@@ -1,0 +1,149 @@
+"""Finding feature sets by what people call them: dataset, encoder, and the head of the key."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from align_cache.errors import CacheError, CorruptError
+from align_cache.store.layout import MANIFEST_NAME, Identity, differences, feature_set_folder, identity_key
+from align_cache.store.manifest import Manifest, read_manifest
+from align_cache.store.reader import FeatureSet
+
+_SHOWN_DIFFERENCES = 6
+_SHOWN_CHARACTERS = 40
+
+
+@dataclass(frozen=True)
+class StoredSet:
+    """A finished feature set: where it lies and what its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def find(cache_dir: Path, *, dataset: str | None = None, encoder: str | None = None) -> list[StoredSet]:
+    """Return the finished feature sets of a cache, by name.
+
+    Sets whose manifest cannot be read are left out here and listed by ``align-cache cache verify``.
+
+    Parameters
+    ----------
+    cache_dir : Path
+        The cache folder; one that does not exist has no feature sets.
+    dataset : str, optional
+        Its exact name.
+    encoder : str, optional
+        Its exact name, or ``name@`` and any head of the key.
+    """
+    found = [
+        stored
+        for stored in _readable(cache_dir)
+        if (dataset is None or stored.manifest.dataset == dataset)
+        and (encoder is None or _is_called(stored.manifest, encoder))
+    ]
+    return sorted(found, key=lambda stored: stored.manifest.name)
+
+
+def open_feature_set(cache_dir: Path, dataset: str, encoder: str, *, verify: bool = True) -> FeatureSet:
+    """Open the one feature set of a dataset and an encoder.
+
+    Parameters
+    ----------
+    cache_dir : Path
+        The cache folder.
+    dataset, encoder : str
+        As :func:`find` takes them.
+    verify : bool
+        As :meth:`FeatureSet.open` takes it.
+
+    Raises
+    ------
+    CorruptError
+        If the set is damaged.
+    CacheError
+        If there is no such set (the nearest names are given) or there are several (what differs is given).
+    """
+    found = find(cache_dir, dataset=dataset, encoder=encoder)
+    if not found:
+        raise _absent(cache_dir, dataset, encoder)
+    if len(found) > 1:
+        raise _ambiguous(dataset, encoder, [stored.manifest for stored in found])
+    return FeatureSet.open(found[0].folder, verify=verify)
+
+
+def is_complete(cache_dir: Path, identity: Identity) -> Manifest | None:
+    """Return the manifest if every shard is there and whole, else None: extraction has work to do.
+
+    The checksums are read too (2 to 3 GB/s), so that the command which refuses a damaged set and the
+    command which mends it agree on what is damaged.
+
+    Raises
+    ------
+    CacheError
+        If a newer align-cache wrote the set.
+    """
+    folder = feature_set_folder(cache_dir, identity)
+    if not (folder / MANIFEST_NAME).exists():
+        return None
+    try:
+        manifest = FeatureSet.open(folder).manifest
+    except CorruptError:
+        return None
+    return manifest if manifest.key == identity_key(identity) else None
+
+
+def set_folders(cache_dir: Path) -> list[Path]:
+    """Return every folder of a cache where a feature set is expected, finished or not."""
+    return sorted(path for path in cache_dir.glob("features/*/*") if path.is_dir())
+
+
+def _readable(cache_dir: Path) -> Iterator[StoredSet]:
+    for folder in set_folders(cache_dir):
+        try:
+            yield StoredSet(folder, read_manifest(folder))
+        except CacheError:
+            continue
+
+
+def _is_called(manifest: Manifest, encoder: str) -> bool:
+    name, at, head = encoder.rpartition("@")
+    return encoder == manifest.encoder or bool(
+        at and head and name == manifest.encoder and manifest.key.startswith(head)
+    )
+
+
+def _absent(cache_dir: Path, dataset: str, encoder: str) -> CacheError:
+    manifests = [stored.manifest for stored in _readable(cache_dir)]
+    datasets = sorted({manifest.dataset for manifest in manifests})
+    encoders = sorted({manifest.encoder for manifest in manifests if manifest.dataset == dataset})
+    wanted, known = (encoder.partition("@")[0], encoders) if encoders else (dataset, datasets)
+    nearest = get_close_matches(wanted, known, n=3, cutoff=0.5) or known[:5]
+    there = f"there are {', '.join(nearest)}" if nearest else "the cache has no finished feature sets"
+    hidden = sum((folder / MANIFEST_NAME).exists() for folder in set_folders(cache_dir)) - len(manifests)
+    unread = f"; {hidden} cannot be read (align-cache cache verify)" if hidden else ""
+    imported = any("imported" in m.identity["encoder"] for m in manifests if m.dataset == dataset)
+    command = "import FILE.npz --modality image|text" if imported else "extract"
+    return CacheError(
+        f"no feature set of {dataset} by {encoder} in {cache_dir}: {there}{unread}",
+        hint=f"align-cache {command} --dataset {dataset} --encoder {encoder.partition('@')[0]}",
+    )
+
+
+def _ambiguous(dataset: str, encoder: str, manifests: Sequence[Manifest]) -> CacheError:
+    first, *others = manifests
+    lines = [f"{first.encoder}@{first.key8}"]
+    for manifest in others:
+        differing = differences(first.identity, manifest.identity)
+        shown = [f"{path} {_short(b)} (not {_short(a)})" for path, a, b in differing[:_SHOWN_DIFFERENCES]]
+        lines.append(f"{manifest.encoder}@{manifest.key8}: {', '.join(shown)}")
+    return CacheError(
+        f"{len(manifests)} feature sets of {dataset} answer to {encoder}, expected one",
+        hint="name one of them:\n    " + "\n    ".join(lines),
+    )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
