@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_cache.errors import SourceError
-
-SPLITS = ("train", "val", "test")
-_SPLIT_ALIASES = {"dev": "val", "valid": "val", "validation": "val", "training": "train", "restval": "train"}
+from align_cache.splits import canonical_split
 
 ImageData: TypeAlias = bytes | NDArray[np.uint8]
 """An image as its encoded file, or as decoded RGB, shape (height, width, 3)."""
@@ -73,12 +71,6 @@ class Source:
             captions=tuple(caption for caption in self.captions if caption.group_id in kept),
             read_image=lambda index: read(rows[index]),
         )
-
-
-def canonical_split(name: str) -> str:
-    """Return ``train``, ``val`` or ``test`` for the names in use (``dev``, ``validation``…); others stay."""
-    lowered = name.strip().lower()
-    return _SPLIT_ALIASES.get(lowered, lowered)
 
 
 def images_digest(images: Iterable[ImageSample]) -> str:
