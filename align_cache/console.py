@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from align_cache.report.tables import Table, duration, evaluation_tables, run_table
+from align_cache.report.tables import Table, evaluation_tables, run_table
+from align_cache.report.wording import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, Group

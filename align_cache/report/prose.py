@@ -1,0 +1,29 @@
+"""What the page says about each section: how to read it, in a few plain sentences."""
+
+RETRIEVAL = (
+    "Given an image, is the first caption found one of its own? Given a caption, is the first image found"
+    " the right one? Chance is what a random order would give."
+)
+ALIGNMENT = (
+    "How far two representations agree on which items are alike. Mutual k-NN is the share of nearest"
+    " neighbours that they have in common; CKA compares all similarities at once. The aligned embedding is"
+    " the unit-norm mean of an image's and its caption's embeddings."
+)
+HYPOTHESES = (
+    "H1: the aligned embedding agrees with the reference better than image and text do on average. H2: better"
+    " than the better of the two. Both are asked against the adapters' embeddings and against the frozen"
+    " features."
+)
+TRAINING = (
+    "The dotted line marks the checkpoint that is evaluated. A variance term whose share of the loss is close"
+    " to zero does nothing, whatever its weight."
+)
+SPACE = (
+    "Drag to turn, use the slider to step through the epochs. One set of principal axes serves all epochs, so"
+    " every motion is real. The reference has a space of its own: its three leading components are shown,"
+    " turned as a rigid body onto the aligned points of the last epoch."
+)
+PROBE = (
+    "A classifier trained on frozen rows. Where embeddings score much below the features that they were made"
+    " from, the adapter has thrown something away."
+)
