@@ -10,6 +10,7 @@ so that a kill at any moment leaves a last and a best that can be read.
 
 import io
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,11 @@ def load_trainer(folder: Path) -> tuple[dict[str, Any], int]:
     """Read the trainer's state of ``last`` and the epoch it is of."""
     entry = _entry_of(folder, "last")
     path = _checked(folder, entry["trainer"])
-    state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - the one place for state
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - the one place for state
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        what = str(error).partition("\n")[0]
+        raise CorruptError(f"{path} is not a trainer state that can be read safely: {what}") from None
     return state, int(entry["epoch"])
 
 

@@ -5,21 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from align_cache.adapters import fuse, unit
+from align_cache.embedding import embed_pairs, embedding_views, feature_views, open_inputs
 from align_cache.errors import UsageError
-from align_cache.metrics.summary import Summary, concatenate, margins, summarise
+from align_cache.metrics.summary import Summary, margins, summarise
 from align_cache.model import load_pair
-from align_cache.pairs import FeatureRows, PairedFeatures, Pairs, join, split_pairs
+from align_cache.pairs import PairedFeatures, Pairs, join, split_pairs
 from align_cache.probing import open_probe_sets, probe_run, relative
 from align_cache.results import Record, Run, now
 from align_cache.runtime import resolve_device
 from align_cache.settings import EvalConfig, FitConfig, fit_config
 from align_cache.splits import canonical_split
 from align_cache.store import FeatureSet, open_feature_set
-from align_cache.trainer import Embedded, Inputs, embed_pairs
 
 
 def evaluate(
@@ -68,10 +65,13 @@ def evaluate(
     pair.to(device)
 
     say("measuring features and embeddings")
-    inputs = _inputs(joined, pairs, device)
-    features = _summarise_features(inputs, pairs, config.k)
+    inputs = open_inputs(joined, pairs, device=device)
+    views, captions = feature_views(inputs, pairs)
+    features = summarise(views, captions=captions, caption_image=pairs.caption_image, k=config.k)
     embedded = embed_pairs(pair, inputs, pairs)
-    embeddings = _summarise_embeddings(embedded, inputs, pairs, config.k)
+    views = embedding_views(embedded, inputs, pairs)
+    embeddings = summarise(views, captions=embedded.captions, caption_image=pairs.caption_image, k=config.k)
+    embeddings.record["distribution"]["mean_norm"] = embedded.mean_norm
     record: Record = {
         "kind": "evaluation",
         "created": now(),
@@ -143,40 +143,6 @@ def _choose(joined: PairedFeatures, trained: FitConfig, split: str | None) -> tu
             f"{joined.image.dataset} has no {wanted} images; its splits: {', '.join(known) or 'none'}"
         )
     return wanted, joined.pairs.subset(rows)
-
-
-def _inputs(joined: PairedFeatures, pairs: Pairs, device: torch.device) -> Inputs:
-    reference = None
-    if joined.reference is not None and pairs.reference_rows is not None:
-        reference = FeatureRows(joined.reference, pairs.reference_rows, device=device, where="auto")
-    return Inputs(
-        FeatureRows(joined.image, pairs.image_rows, device=device, where="auto"),
-        FeatureRows(joined.text, pairs.caption_rows, device=device, where="auto"),
-        reference,
-    )
-
-
-def _summarise_features(inputs: Inputs, pairs: Pairs, k: int) -> Summary:
-    image = unit(inputs.image.take(pairs.image_rows))
-    captions = unit(inputs.text.take(pairs.caption_rows))
-    text = captions[torch.from_numpy(pairs.caption_starts[:-1])]
-    views = {"image": image, "text": text, "aligned": concatenate(image, text), **_reference(inputs, pairs)}
-    return summarise(views, captions=captions, caption_image=pairs.caption_image, k=k)
-
-
-def _summarise_embeddings(embedded: Embedded, inputs: Inputs, pairs: Pairs, k: int) -> Summary:
-    text = embedded.captions[torch.from_numpy(pairs.caption_starts[:-1])]
-    aligned = fuse(embedded.image, text)
-    views = {"image": embedded.image, "text": text, "aligned": aligned, **_reference(inputs, pairs)}
-    summary = summarise(views, captions=embedded.captions, caption_image=pairs.caption_image, k=k)
-    summary.record["distribution"]["mean_norm"] = embedded.mean_norm
-    return summary
-
-
-def _reference(inputs: Inputs, pairs: Pairs) -> dict[str, Tensor]:
-    if inputs.reference is None or pairs.reference_rows is None:
-        return {}
-    return {"reference": unit(inputs.reference.take(pairs.reference_rows))}
 
 
 def _hypotheses(embeddings: Summary, features: Summary) -> dict[str, Any] | None:

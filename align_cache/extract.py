@@ -94,9 +94,9 @@ def extract(
     """
     note = on_note or (lambda line: None)
     source = _open_source(config)
+    jobs = [_Job(config, source, name, cache_dir) for name in config.encoders]
     for line in source.notes:
         note(line)
-    jobs = [_Job(config, source, name, cache_dir) for name in config.encoders]
     todo = [job for job in jobs if config.overwrite or job.finished() is None]
     if todo:
         session = _Session(config, source, progress or _no_progress, note)
@@ -217,7 +217,7 @@ class _Session:
                             self._encode_images(jobs[i], encoders[i], batch, collected[i])
                         bar.advance(len(batch.rows) + len(batch.failed))
                     for i in lacking:
-                        self._write_images(jobs[i], writers[i], index, collected[i])
+                        self._write_images(jobs[i], writers[i], encoders[i].dim, index, collected[i])
             self._finish(jobs, writers, time.perf_counter() - start)
 
     def captions(self, jobs: Sequence[_Job], cache_dir: Path) -> None:
@@ -283,11 +283,12 @@ class _Session:
         into.features.append(unit_rows)
         into.rows.extend(row for row, is_good in zip(batch.rows, good, strict=True) if is_good)
 
-    def _write_images(self, job: _Job, writer: FeatureSetWriter, index: int, collected: _Collected) -> None:
+    def _write_images(
+        self, job: _Job, writer: FeatureSetWriter, dim: int, index: int, collected: _Collected
+    ) -> None:
         images = [self.source.images[row] for row in collected.rows]
         labels = [image.label for image in images]
         splits = [image.split for image in images]
-        dim = collected.features[0].shape[1] if collected.features else 0
         empty = np.zeros((0, dim), dtype=np.float32)
         writer.write_shard(
             index,

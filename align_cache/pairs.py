@@ -1,14 +1,11 @@
 """Which image goes with which captions: joined by id, split by image, batched without false negatives."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from align_cache.errors import PairingError
 from align_cache.store import FeatureSet
@@ -219,34 +216,6 @@ class Batches:
             yield StepRows(pairs.image_rows[image[step]], caption[step], reference, size)
 
 
-class FeatureRows:
-    """Rows of one feature set as float32 tensors on a device, from memory or from the map."""
-
-    def __init__(
-        self,
-        features: FeatureSet,
-        rows: Rows,
-        *,
-        device: torch.device,
-        where: Literal["auto", "memory", "mmap"],
-    ) -> None:
-        self._features, self._device = features, device
-        self._copied: Tensor | None = None
-        n_bytes = len(rows) * features.dim * features.dtype.itemsize
-        if where == "memory" or (where == "auto" and n_bytes < _memory_bytes() // 8):
-            kept = np.unique(rows)
-            self._position = np.zeros(features.rows, dtype=np.int64)
-            self._position[kept] = np.arange(len(kept))
-            self._copied = torch.from_numpy(features.take(kept)).to(device)
-
-    def take(self, rows: Rows) -> Tensor:
-        """Gather rows, float32 (len(rows), dim)."""
-        if self._copied is None:
-            return torch.from_numpy(self._features.take(rows)).to(self._device).float()
-        index = torch.from_numpy(self._position[rows]).to(self._device)
-        return self._copied.index_select(0, index).float()
-
-
 def _shuffled_captions(pairs: Pairs, generator: np.random.Generator) -> Rows:
     """Shuffle the captions of each image among themselves; the images stay where they are."""
     keys = generator.random(pairs.n_captions)
@@ -279,7 +248,3 @@ def _split_conflicts(text: FeatureSet, splits: NDArray[np.str_], position: Rows)
         if conflicts
         else []
     )
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

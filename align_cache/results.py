@@ -8,13 +8,14 @@ Both training and judging write here and the report reads here; nothing in this 
 
 import json
 import math
+import os
 import secrets
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from align_cache.errors import RunError
 from align_cache.files import publish_text
@@ -155,16 +156,19 @@ def _read_lines(path: Path) -> list[Record]:
 
 
 def _append_line(path: Path, record: Mapping[str, object]) -> None:
-    line = _dumps(record) + "\n"
     with path.open("a+b") as file:
-        if file.tell() and not _ends_with_newline(file):
-            line = "\n" + line
-        file.write(line.encode("utf-8"))
+        _drop_torn_line(file)
+        file.write((_dumps(record) + "\n").encode("utf-8"))
 
 
-def _ends_with_newline(file: Any) -> bool:
-    file.seek(-1, 2)
-    return bool(file.read(1) == b"\n")
+def _drop_torn_line(file: BinaryIO) -> None:
+    """Cut a file back to its last newline: what follows is a line that a kill cut short."""
+    if not file.seek(0, os.SEEK_END):
+        return
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _dumps(value: Mapping[str, object], indent: int | None = None) -> str:

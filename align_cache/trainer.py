@@ -1,4 +1,4 @@
-"""The training loop: one step, one epoch, and embedding what was learned."""
+"""The training loop: one step, one epoch, and the loss of what was not trained on."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,21 +9,11 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from align_cache.adapters import Adapter, AdapterPair, unit
+from align_cache.adapters import AdapterPair, unit
+from align_cache.embedding import Inputs, embed
 from align_cache.errors import NonFiniteError
 from align_cache.losses import LossParts, Objective
-from align_cache.pairs import FeatureRows, Pairs, Rows, StepRows
-
-_EMBED_BLOCK_ROWS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """The features that a run reads."""
-
-    image: FeatureRows
-    text: FeatureRows
-    reference: FeatureRows | None
+from align_cache.pairs import StepRows
 
 
 class LossSums:
@@ -110,42 +100,6 @@ class Trainer:
             return None
         assert rows.reference_rows is not None  # the pairs were joined with the reference
         return unit(self.inputs.reference.take(rows.reference_rows))
-
-
-def embed(adapter: Adapter, features: Tensor, *, bf16: bool = False) -> Tensor:
-    """Give unit-norm float32 embeddings (n, D) of float32 features (n, dim)."""
-    with torch.autocast(features.device.type, torch.bfloat16, enabled=bf16):
-        raw = adapter(features)
-    return unit(raw)
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """Embeddings of some pairs in evaluation mode, float32."""
-
-    image: Tensor
-    """(n images, D), unit-norm."""
-    captions: Tensor
-    """(m captions, D), unit-norm, in the order of ``Pairs.caption_rows``."""
-    mean_norm: dict[str, float]
-    """Mean length of a row before it was normalised, by modality."""
-
-
-@torch.inference_mode()
-def embed_pairs(pair: AdapterPair, inputs: Inputs, pairs: Pairs) -> Embedded:
-    """Embed every image and every caption of ``pairs``, in blocks."""
-    was_training = pair.training
-    pair.eval()
-    image, image_norm = _embed_rows(pair.image, inputs.image, pairs.image_rows)
-    captions, text_norm = _embed_rows(pair.text, inputs.text, pairs.caption_rows)
-    pair.train(was_training)
-    return Embedded(image, captions, {"image": image_norm, "text": text_norm})
-
-
-def _embed_rows(adapter: Adapter, features: FeatureRows, rows: Rows) -> tuple[Tensor, float]:
-    raw = torch.cat([adapter(features.take(rows[i : i + _EMBED_BLOCK_ROWS])).float()
-                     for i in range(0, len(rows), _EMBED_BLOCK_ROWS)])  # fmt: skip
-    return unit(raw), raw.norm(dim=1).mean().item()
 
 
 def require_finite(losses: dict[str, float], *, epoch: int) -> None:

@@ -1,0 +1,50 @@
+"""What is measured after each epoch, and what is kept of it."""
+
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from align_cache.embedding import Embedded, Views
+from align_cache.files import publish_bytes
+from align_cache.metrics.summary import margins, summarise
+from align_cache.pairs import Pairs
+from align_cache.results import Record
+
+_SNAPSHOT_IMAGES = 500
+
+
+def measure(views: Views, embedded: Embedded, pairs: Pairs, *, k: int, limit: int) -> Record:
+    """Summarise the first ``limit`` images; margins are kept as plain numbers here."""
+    some = pairs.subset(np.arange(min(limit, pairs.n_images)))
+    summary = summarise(
+        {name: rows[: some.n_images] for name, rows in views.items()},
+        captions=embedded.captions[: some.n_captions],
+        caption_image=some.caption_image,
+        k=k,
+    )
+    judged = margins(summary, summary) or {}
+    plain = {metric: {"h1": both.h1.margin, "h2": both.h2.margin} for metric, both in judged.items()}
+    return {**summary.record, "hypotheses": plain or None}
+
+
+def save_snapshot(folder: Path, epoch: int, views: Views, pairs: Pairs) -> None:
+    """Keep the same few validation pairs at each epoch, for the report to draw."""
+    chosen = np.random.default_rng(0).permutation(pairs.n_images)[:_SNAPSHOT_IMAGES]
+    arrays = {
+        name: rows[torch.from_numpy(chosen)].cpu().numpy().astype(np.float16) for name, rows in views.items()
+    }
+    buffer = BytesIO()
+    np.savez(buffer, sample_id=pairs.sample_ids[chosen], **arrays)  # type: ignore[arg-type] # stubs: allow_pickle
+    publish_bytes(folder / f"epoch-{epoch:04d}.npz", buffer.getvalue())
+
+
+def selection_score(record: Mapping[str, Any], select_by: str) -> float:
+    """Return what makes an epoch the best; larger is better."""
+    if select_by == "val_loss":
+        return -float(record["val"]["loss"])
+    directions = record["retrieval"].values()
+    return float(np.mean([direction[key] for direction in directions for key in ("r1", "r5", "r10")]))

@@ -1,0 +1,105 @@
+"""The rules of the house: who may import whom, and what a command may pull in."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "align_cache"
+
+STAGE_1 = ("sources", "encoders", "decoding", "encoding", "extract")
+STAGE_2 = ("assemble", "trainer", "validation", "losses", "schedule", "fit")
+STAGE_3 = ("evaluate", "report")
+PURE = ("metrics", "losses", "schedule")
+
+
+def imports(path: Path) -> set[str]:
+    """First component below align_cache of every import in a file, wherever it stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("align_cache.")}
+    return found
+
+
+def modules(*rooms: str) -> list[Path]:
+    files = [PACKAGE / f"{room}.py" for room in rooms if (PACKAGE / f"{room}.py").exists()]
+    return files + [path for room in rooms for path in (PACKAGE / room).rglob("*.py")]
+
+
+@pytest.mark.parametrize(
+    ("stage", "others"),
+    [
+        (STAGE_1, (*STAGE_2, *STAGE_3)),
+        (STAGE_2, (*STAGE_1, *STAGE_3)),
+        (STAGE_3, (*STAGE_1, *STAGE_2)),
+    ],
+    ids=["extraction", "training", "judging"],
+)
+def test_stages_meet_on_disk_only(stage: tuple[str, ...], others: tuple[str, ...]) -> None:
+    for path in modules(*stage):
+        assert not imports(path) & set(others), path
+
+
+def test_losses_and_metrics_know_nothing_of_files_or_settings() -> None:
+    for path in modules(*PURE):
+        assert imports(path) <= {"errors", "metrics", "adapters"}, path
+
+
+def test_below_the_stage_functions_there_are_no_config_objects() -> None:
+    stage_functions = {
+        "extract.py",
+        "assemble.py",
+        "fit.py",
+        "evaluate.py",
+        "demo.py",
+        "model.py",
+        "__init__.py",
+    }
+    for path in PACKAGE.rglob("*.py"):
+        if "settings" in imports(path):
+            assert path.name in stage_functions or path.parent.name == "cli", path
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(out.stdout.split("\n")[-2].split())
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import align_cache", {"torch", "numpy", "h5py", "pydantic", "typer"}),
+        (
+            "from align_cache.cli import main; main(['--help'])",
+            {"torch", "numpy", "h5py", "pydantic", "matplotlib"},
+        ),
+        ("from align_cache.fit import fit", {"transformers", "torchvision", "datasets", "matplotlib"}),
+        (
+            "from align_cache.evaluate import evaluate",
+            {"transformers", "torchvision", "datasets", "matplotlib"},
+        ),
+        ("from align_cache.report import report", {"torch", "transformers"}),
+        ("from align_cache.extract import extract", {"torch", "torchvision", "transformers", "datasets"}),
+        ("from align_cache.store import FeatureSet", {"torch"}),
+    ],
+    ids=["package", "help", "fit", "evaluate", "report", "extract", "store"],
+)
+def test_nothing_heavy_is_loaded_that_is_not_needed(statement: str, absent: set[str]) -> None:
+    assert not loaded_after(statement) & absent
+
+
+def test_the_public_names_are_what_the_package_says() -> None:
+    import align_cache
+
+    for name in align_cache.__all__:
+        assert getattr(align_cache, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        align_cache.nothing  # noqa: B018 - the access is what is tested
