@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from align_cache._version import __version__
 
 if TYPE_CHECKING:
-    from align_cache.evaluate import evaluate
+    from align_cache.evaluation import evaluate
     from align_cache.external import import_features
-    from align_cache.extract import extract
-    from align_cache.fit import fit, resume_fit
-    from align_cache.report import report
+    from align_cache.extraction import extract
+    from align_cache.fitting import fit, resume_fit
+    from align_cache.reporting import report
     from align_cache.results import Run, find_run
     from align_cache.settings import EvalConfig, ExtractConfig, FitConfig, fit_config
     from align_cache.store import FeatureSet, open_feature_set
@@ -26,15 +26,15 @@ _HOMES = {
     "FeatureSet": "store",
     "FitConfig": "settings",
     "Run": "results",
-    "evaluate": "evaluate",
-    "extract": "extract",
+    "evaluate": "evaluation",
+    "extract": "extraction",
     "find_run": "results",
-    "fit": "fit",
+    "fit": "fitting",
     "fit_config": "settings",
     "import_features": "external",
     "open_feature_set": "store",
-    "report": "report",
-    "resume_fit": "fit",
+    "report": "reporting",
+    "resume_fit": "fitting",
 }
 
 __all__ = [

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from align_cache.report.tables import Table, evaluation_tables, run_table
-from align_cache.report.wording import duration
+from align_cache.reporting.tables import Table, evaluation_tables, run_table
+from align_cache.reporting.wording import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -167,7 +167,7 @@ def evaluation_table(record: Mapping[str, Any]) -> Group:
     Parameters
     ----------
     record : mapping
-        ``{"kind": "evaluation", …}`` as :func:`align_cache.evaluate` returns it; any part may be None.
+        ``{"kind": "evaluation", …}`` as :func:`align_cache.evaluation` returns it; any part may be None.
 
     Returns
     -------

@@ -55,7 +55,7 @@ class ExtractConfig(Settings):
     """Encoder to ``pretrained``, ``random[:seed]`` or a path; the key ``*`` stands for all others."""
     tokenizer: Path | None = Field(default=None, json_schema_extra=IDENTITY)
     """Folder or file with ``tokenizer.json`` or ``vocab.txt``; None: the encoder's own."""
-    pooling: Literal["cls", "mean", "gap"] | None = Field(default=None, json_schema_extra=IDENTITY)
+    pooling: Literal["cls", "mean", "gap", "pooler"] | None = Field(default=None, json_schema_extra=IDENTITY)
     """None: the encoder's own."""
     max_length: Positive = Field(default=64, json_schema_extra=IDENTITY)
     """Tokens a caption is cut to."""

@@ -18,7 +18,7 @@ from align_cache.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from align_cache.extract import Extracted
+    from align_cache.extraction import Extracted
 
 cache_app = typer.Typer(no_args_is_help=True, help="Look after the feature sets on disk.")
 
@@ -51,7 +51,7 @@ def extract(
     split: Annotated[list[str] | None, typer.Option(help="Only this split; once for each.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many images.")] = None,
     pooling: Annotated[
-        str | None, typer.Option(help="cls, mean or gap; the encoder's own if absent.")
+        str | None, typer.Option(help="cls, mean, pooler or gap; the encoder's own if absent.")
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens a caption is cut to.")] = None,
     precision: Annotated[

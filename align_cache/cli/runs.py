@@ -66,8 +66,8 @@ def fit(
     }
     flags = {key: given[name] for name, key in names.items()}
     from align_cache.errors import UsageError
-    from align_cache.fit import fit as run_fit
-    from align_cache.fit import resume_fit
+    from align_cache.fitting import fit as run_fit
+    from align_cache.fitting import resume_fit
     from align_cache.settings import fit_config
 
     show = _EpochLines()
@@ -82,7 +82,7 @@ def fit(
         command = shlex.join(["align-cache", *sys.argv[1:]])
         run = run_fit(settings, cache_dir=cache_dir, on_record=show, on_note=_note, command=command)
     if figures:
-        from align_cache.report import draw_figures
+        from align_cache.reporting import draw_figures
 
         draw_figures(run.folder)
     info = run.info()
@@ -117,7 +117,7 @@ def evaluate(
     given = locals()
     names = ("probe", "probe_image_encoder", "probe_reference", "checkpoint", "split", "k", "seed", "device")
     from align_cache.config import flag_layer, resolve
-    from align_cache.evaluate import evaluate as run_evaluate
+    from align_cache.evaluation import evaluate as run_evaluate
     from align_cache.results import find_run
     from align_cache.settings import EvalConfig
 
@@ -134,7 +134,7 @@ def evaluate(
 def report(run: RunName = "latest", cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None:
     """Draw the figures of a run and write its report.html, one file that needs nothing else."""
     from align_cache.console import progress
-    from align_cache.report import report as run_report
+    from align_cache.reporting import report as run_report
     from align_cache.results import find_run
 
     folder = find_run(cache_dir, run).folder

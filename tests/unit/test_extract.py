@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from align_cache.errors import NonFiniteError, SampleError, UsageError
-from align_cache.extract import Extracted, extract
+from align_cache.extraction import Extracted, extract
 from align_cache.settings import ExtractConfig
 from align_cache.store import FeatureSet
 
@@ -68,7 +68,7 @@ def test_rows_are_unit_norm_in_the_order_of_the_source_with_their_ids(cache_dir:
 def test_the_same_again_makes_nothing(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (first,) = run(cache_dir)
     before = contents(first.folder)
-    monkeypatch.setattr("align_cache.extract.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("align_cache.encoding.load", lambda *_, **__: pytest.fail("a model was loaded"))
     (second,) = run(cache_dir)
     assert (first.status, second.status) == ("extracted", "already there")
     assert contents(second.folder) == before
@@ -194,7 +194,7 @@ def test_skipping_leaves_it_out_records_it_and_takes_its_captions_along(
 def test_features_that_are_no_numbers_name_the_sample_and_the_encoder(
     cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from align_cache import extract as module
+    from align_cache import encoding as module
 
     real_load = module.load
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from align_cache.checkpoint import load_adapters, load_trainer, save_checkpoint
 from align_cache.errors import AlignCacheError, ConfigError, CorruptError, NonFiniteError, RunError
-from align_cache.evaluate import evaluate
-from align_cache.fit import fit, resume_fit
+from align_cache.evaluation import evaluate
+from align_cache.fitting import fit, resume_fit
 from align_cache.model import load_pair, new_pair
 from align_cache.pairs import Batches, join, split_pairs
 from align_cache.results import Run, find_run, list_runs

@@ -9,9 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "align_cache"
 
-STAGE_1 = ("sources", "encoders", "decoding", "encoding", "extract")
-STAGE_2 = ("assemble", "trainer", "validation", "losses", "schedule", "fit")
-STAGE_3 = ("evaluate", "report")
+STAGE_1 = ("sources", "encoders", "decoding", "encoding", "extraction")
+STAGE_2 = ("assemble", "trainer", "validation", "losses", "schedule", "fitting")
+STAGE_3 = ("evaluation", "reporting")
 PURE = ("metrics", "losses", "schedule")
 
 
@@ -81,13 +81,13 @@ def loaded_after(statement: str) -> set[str]:
             "from align_cache.cli import main; main(['--help'])",
             {"torch", "numpy", "h5py", "pydantic", "matplotlib"},
         ),
-        ("from align_cache.fit import fit", {"transformers", "torchvision", "datasets", "matplotlib"}),
+        ("from align_cache.fitting import fit", {"transformers", "torchvision", "datasets", "matplotlib"}),
         (
-            "from align_cache.evaluate import evaluate",
+            "from align_cache.evaluation import evaluate",
             {"transformers", "torchvision", "datasets", "matplotlib"},
         ),
-        ("from align_cache.report import report", {"torch", "transformers"}),
-        ("from align_cache.extract import extract", {"torch", "torchvision", "transformers", "datasets"}),
+        ("from align_cache.reporting import report", {"torch", "transformers"}),
+        ("from align_cache.extraction import extract", {"torch", "torchvision", "transformers", "datasets"}),
         ("from align_cache.store import FeatureSet", {"torch"}),
     ],
     ids=["package", "help", "fit", "evaluate", "report", "extract", "store"],
@@ -103,3 +103,13 @@ def test_the_public_names_are_what_the_package_says() -> None:
         assert getattr(align_cache, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         align_cache.nothing  # noqa: B018 - the access is what is tested
+
+
+def test_a_verb_stays_a_function_whatever_was_imported_before() -> None:
+    """An attribute of the package is bound to a submodule of that name as soon as it is imported."""
+    import align_cache
+
+    submodules = {path.stem for path in PACKAGE.glob("*.py")} | {
+        path.name for path in PACKAGE.iterdir() if path.is_dir()
+    }
+    assert not submodules & set(align_cache.__all__)

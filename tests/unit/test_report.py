@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from align_cache.errors import RunError
-from align_cache.report import draw_figures, report, style
-from align_cache.report.curves import loss_curves
-from align_cache.report.records import read_run
-from align_cache.report.space import project, thin
-from align_cache.report.tables import chance_recall, evaluation_tables
-from align_cache.report.wording import NOT_MEASURED, number, p_value
+from align_cache.reporting import draw_figures, report, style
+from align_cache.reporting.curves import loss_curves
+from align_cache.reporting.records import read_run
+from align_cache.reporting.space import project, thin
+from align_cache.reporting.tables import chance_recall, evaluation_tables
+from align_cache.reporting.wording import NOT_MEASURED, number, p_value
 
 EPOCHS, ROWS, DIM = 3, 24, 16
 HOSTILE = "<script>alert('x')</script>&\""
@@ -356,7 +356,7 @@ def test_progress_reaches_the_number_of_figures(flat_run: Path) -> None:
 
 def test_report_imports_neither_torch_nor_pyplot(run_folder: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from align_cache.report import report\n"
+        "import sys; from pathlib import Path; from align_cache.reporting import report\n"
         "assert 'matplotlib' not in sys.modules, 'matplotlib is for those who draw'\n"
         "report(Path(sys.argv[1]))\n"
         "print([m for m in ('torch', 'matplotlib.pyplot', 'sklearn', 'h5py') if m in sys.modules])"

@@ -1,0 +1,169 @@
+"""Stage 1: run frozen encoders over a dataset once and publish their features shard by shard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from align_cache.encoders import resolve
+from align_cache.encoders.base import EncoderRequest, EncoderSpec
+from align_cache.encoding import Bar, Encoding, Job, Progress
+from align_cache.errors import UsageError
+from align_cache.runtime import resolve_device, torch_dtype
+from align_cache.settings import ExtractConfig
+from align_cache.sources import open_source
+from align_cache.sources.base import Source, captions_digest, images_digest
+from align_cache.splits import canonical_split
+from align_cache.store import is_complete
+from align_cache.store.layout import FORMAT_VERSION, feature_set_folder, identity_key
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """One feature set after :func:`extract`."""
+
+    dataset: str
+    encoder: str
+    key: str
+    folder: Path
+    rows: int
+    dim: int
+    untrained: bool
+    status: Literal["extracted", "already there"]
+    skipped: tuple[tuple[str, str], ...]
+    """Id of each sample that was left out, and why."""
+    counts: Mapping[str, int]
+    seconds: float
+    """Of this call, all encoders of its modality together; 0 where there was nothing to do."""
+    samples_done: int
+    """Samples encoded in this call; fewer than ``rows`` where it went on from an earlier one."""
+
+
+def extract(
+    config: ExtractConfig,
+    *,
+    cache_dir: Path,
+    progress: Progress | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> list[Extracted]:
+    """Extract the features that ``config`` asks for and the cache does not hold yet.
+
+    Parameters
+    ----------
+    config : ExtractConfig
+    cache_dir : Path
+        Features go to ``features/`` in it.
+    progress : callable, optional
+        Makes the progress bars.
+    on_note : callable, optional
+        Told once each what was repaired, counted or decided.
+
+    Returns
+    -------
+    list of Extracted
+        One for each encoder, in the order asked for.
+
+    Raises
+    ------
+    AlignCacheError
+        Before any model is loaded for whatever can be known by then. What was published before an
+        interruption stays, and the same call goes on from there to the same bytes.
+    """
+    note = on_note or (lambda line: None)
+    source = open_source(
+        config.dataset, data_dir=config.data_dir, revision=config.revision, options=config.options
+    ).restricted(splits=config.split, limit=config.limit)
+    jobs = _jobs(config, source)
+    for line in source.notes:
+        note(line)
+    todo = [job for job in jobs if config.overwrite or is_complete(cache_dir, job.identity) is None]
+    if todo:
+        encoding = Encoding(
+            source=source,
+            cache_dir=cache_dir,
+            device=resolve_device(config.device),
+            dtype=torch_dtype(config.precision),
+            batch_size=config.batch_size,
+            workers=config.workers or os.cpu_count() or 1,
+            on_error=config.on_error,
+            overwrite=config.overwrite,
+            progress=progress or _no_progress,
+            note=note,
+        )
+        encoding.images([job for job in todo if job.spec.modality == "image"])
+        for job in todo:
+            if job.spec.modality == "text":
+                encoding.captions(job)
+    return [_result(job, cache_dir) for job in jobs]
+
+
+def _jobs(config: ExtractConfig, source: Source) -> list[Job]:
+    """Decide every encoder and every identity; nothing is loaded yet."""
+    digests = {"image": images_digest(source.images), "text": captions_digest(source.captions)}
+    jobs = []
+    for name in config.encoders:
+        request = EncoderRequest(
+            name,
+            weights=config.weights_of(name),
+            tokenizer=config.tokenizer,
+            pooling=config.pooling,
+            max_length=config.max_length,
+            resize=config.resize,
+        )
+        spec = resolve(request, captions_digest=digests["text"])
+        if spec.modality == "text" and not source.captions:
+            raise UsageError(f"{name} encodes text, and {source.name} has no captions")
+        jobs.append(Job(spec, _identity(config, source, spec, digests[spec.modality])))
+    return jobs
+
+
+def _identity(config: ExtractConfig, source: Source, spec: EncoderSpec, digest: str) -> dict[str, Any]:
+    """Put together what decides the features, as docs/cache-format.md lists it."""
+    samples = source.images if spec.modality == "image" else source.captions
+    return {
+        "format": FORMAT_VERSION,
+        "dataset": {
+            "name": config.name or source.name,
+            "revision": source.revision,
+            "splits": sorted({canonical_split(name) for name in config.split}) if config.split else None,
+            "limit": config.limit,
+            "samples": digest,
+            "rows": len(samples),
+        },
+        "encoder": {"name": spec.name, "modality": spec.modality, **spec.identity},
+        "compute": {"precision": config.precision, "batch_size": config.batch_size},
+        "storage": {"dtype": config.dtype, "normalised": True, "shard_rows": config.shard_rows},
+        "corruption": None,
+    }
+
+
+def _result(job: Job, cache_dir: Path) -> Extracted:
+    manifest = is_complete(cache_dir, job.identity)
+    assert manifest is not None  # it was found whole, or has just been published
+    return Extracted(
+        dataset=manifest.dataset,
+        encoder=manifest.encoder,
+        key=identity_key(job.identity),
+        folder=feature_set_folder(cache_dir, job.identity),
+        rows=manifest.rows,
+        dim=manifest.dim,
+        untrained=manifest.untrained,
+        status="extracted" if job.samples_done else "already there",
+        skipped=tuple((sample_id, reason) for sample_id, reason in manifest.skipped),
+        counts=dict(manifest.counts),
+        seconds=job.seconds,
+        samples_done=job.samples_done,
+    )
+
+
+class _NoBar:
+    def advance(self, count: int = 1) -> None:
+        """Show nothing."""
+
+
+def _no_progress(total: int, description: str, unit: str) -> AbstractContextManager[Bar]:
+    return nullcontext(_NoBar())

@@ -1,0 +1,158 @@
+"""Is an alignment more than chance? The permutation null of every alignment metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from align_cache.errors import ShapeError, UsageError
+from align_cache.metrics.alignment import ALIGNMENT_METRICS
+from align_cache.metrics.arrays import as_pair
+from align_cache.metrics.kernel_alignment import cka_of_permutations
+from align_cache.metrics.neighbours import BLOCK_ROWS, Geometry, Neighbours, neighbour_pair
+
+LEVEL = 0.05
+"""Share of the null that lies above the threshold of the calibrated score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Significance:
+    """One metric against what it gives when the items of b are shuffled."""
+
+    value: float
+    chance: float
+    """Mean over the shuffles."""
+    chance_sd: float
+    """Standard deviation over the shuffles."""
+    p: float
+    """(1 + number of shuffles with at least the value) / (1 + shuffles)."""
+    calibrated: float
+    """max(0, (value − threshold) / (maximum − threshold)): 0 is no more than chance, 1 the most there is."""
+    threshold: float
+    """The value that 95% of shuffles and observation together do not exceed."""
+    n: int
+    k: int | None
+    permutations: int
+
+    def to_record(self) -> dict[str, float | int | None]:
+        """Everything as JSON can hold it."""
+        return asdict(self)
+
+
+def permutation_null(
+    metric: str, a: Geometry, b: Geometry, *, k: int = 10, permutations: int = 200, seed: int = 0
+) -> Significance:
+    """Compare an alignment with the alignments after random shuffles of the rows of ``b``.
+
+    Parameters
+    ----------
+    metric : str
+        A name of ``ALIGNMENT_METRICS``.
+    a, b : float array, shape (n, dim_a) and (n, dim_b), or Neighbours for a neighbour metric
+        Row i of both is the same item.
+    k : int
+        Neighbours per item; unused by metrics without neighbours.
+    permutations : int
+        Shuffles; the smallest p is 1 / (permutations + 1).
+    seed : int
+        Of the shuffles.
+
+    Returns
+    -------
+    Significance
+
+    Raises
+    ------
+    UsageError
+        An unknown metric.
+    ShapeError, NonFiniteError
+
+    Neighbours are searched once and relabelled for each shuffle; linear CKA computes only its cross term
+    again. Null, p and calibrated score: arXiv 2602.14486.
+    """
+    if metric not in ALIGNMENT_METRICS:
+        raise UsageError(
+            f"{metric!r} is not an alignment metric; expected one of {', '.join(ALIGNMENT_METRICS)}"
+        )
+    if permutations < 1:
+        raise ShapeError(f"permutations is {permutations}; expected at least 1")
+    known = ALIGNMENT_METRICS[metric]
+    n = a.n if isinstance(a, Neighbours) else len(a)
+    values = _of_neighbours(known.function, a, b, k) if known.needs_k else _of_rows(metric, a, b)
+    value, *null = values(_orders(n, permutations, seed))
+    maximum = float(k) if metric == "lcs_knn" else 1.0
+    return _summary(value, np.array(null), n=n, k=k if known.needs_k else None, maximum=maximum)
+
+
+_Values = Callable[[Iterator[NDArray[np.int64]]], list[float]]
+
+
+def _orders(n: int, permutations: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Give the order as it is, then the shuffles."""
+    random = np.random.default_rng(seed)
+    yield np.arange(n)
+    for _ in range(permutations):
+        yield random.permutation(n)
+
+
+def _of_neighbours(function: Callable[..., float], a: Geometry, b: Geometry, k: int) -> _Values:
+    first, second = neighbour_pair(a, b, k=k, block_rows=BLOCK_ROWS)
+
+    def values(orders: Iterator[NDArray[np.int64]]) -> list[float]:
+        return [function(first, relabelled(second, order), k=k) for order in orders]
+
+    return values
+
+
+def relabelled(x: Neighbours, order: NDArray[np.int64]) -> Neighbours:
+    """Neighbours of ``rows[order]`` from those of ``rows``: item i becomes the former item order[i]."""
+    rows = torch.tensor(order, device=x.index.device)
+    new_name = torch.empty_like(rows)
+    new_name[rows] = torch.arange(len(rows), device=rows.device)
+    return Neighbours(new_name[x.index[rows]], x.similarity[rows])
+
+
+def _of_rows(metric: str, a: Geometry, b: Geometry) -> _Values:
+    if isinstance(a, Neighbours) or isinstance(b, Neighbours):
+        raise ShapeError(f"{metric} works on rows, not on neighbours")
+    x, y = as_pair(a, b, min_rows=4)
+
+    def values(orders: Iterator[NDArray[np.int64]]) -> list[float]:
+        if metric == "cka":
+            return cka_of_permutations(x.data, y.data, orders)
+        function = ALIGNMENT_METRICS[metric].function
+        return [function(x.data, y.data[order]) for order in orders]
+
+    return values
+
+
+def _summary(
+    value: float, null: NDArray[np.float64], *, n: int, k: int | None, maximum: float
+) -> Significance:
+    everything = np.sort(np.append(null, value))
+    threshold = float(everything[math.ceil((1 - LEVEL) * len(everything)) - 1])
+    room = maximum - threshold
+    return Significance(
+        value=value,
+        chance=float(null.mean()),
+        chance_sd=float(null.std()),
+        p=(1 + int((null >= value).sum())) / (1 + len(null)),
+        calibrated=max(0.0, (value - threshold) / room) if room > 0 else 0.0,
+        threshold=threshold,
+        n=n,
+        k=k,
+        permutations=len(null),
+    )
+
+
+def over_seeds(values: ArrayLike) -> tuple[float, float]:
+    """Mean and sample standard deviation over runs that differ in their seed; at least two."""
+    runs = np.asarray(values, dtype=np.float64)
+    if runs.ndim != 1 or len(runs) < 2:
+        raise ShapeError(f"values have shape {runs.shape}; a spread takes at least two runs")
+    return float(runs.mean()), float(runs.std(ddof=1))

@@ -1,0 +1,110 @@
+"""What the page says first: the tiles, and the run told in two sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from align_cache.reporting.records import RunRecords, dig
+from align_cache.reporting.tables import DIRECTIONS, HYPOTHESES, METRICS, Record, chance_recall, metric_title
+from align_cache.reporting.wording import NOT_MEASURED, count, interval, number, percent, text
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One headline number."""
+
+    label: str
+    value: str
+    detail: str
+    tone: str = ""
+    """``good`` or ``bad`` for a verdict, empty for a number."""
+
+
+def tiles(run: RunRecords) -> list[Tile]:
+    """Return the headline numbers: retrieval, alignment with the reference, hypotheses, probe."""
+    judged = run.judged
+    return [*_retrieval(judged), _alignment(judged), *_verdicts(judged), *_probe(run.probe)]
+
+
+def _retrieval(judged: Record) -> Iterator[Tile]:
+    for key, label in DIRECTIONS.items():
+        direction = dig(judged, "embeddings", "retrieval", key)
+        if direction is None:
+            yield Tile(f"Recall at 1, {label}", NOT_MEASURED, "")
+            continue
+        chance = chance_recall(direction, 1)
+        size = f"{count(direction['n_queries'])} queries among {count(direction['n_candidates'])}"
+        times = f"{direction['r1'] / chance:,.0f} × chance ({chance:.2%})"
+        yield Tile(f"Recall at 1, {label}", percent(direction["r1"]), f"{times}; {size}")
+
+
+def _first_metric(judged: Record) -> str:
+    return next(iter(dig(judged, "embeddings", "alignment") or {}), "mutual_knn")
+
+
+def _alignment(judged: Record) -> Tile:
+    metric = _first_metric(judged)
+    pairs = dig(judged, "embeddings", "alignment", metric) or {}
+    chance = dig(judged, "chance", metric)
+    others = f"image {number(pairs.get('image_reference'), 3)}, text {number(pairs.get('text_reference'), 3)}"
+    label = f"{metric_title(metric)}, aligned – reference"
+    size = f"chance {number(chance, 3)}; N = {count(judged.get('n_images'))}, k = {count(judged.get('k'))}"
+    return Tile(label, number(pairs.get("aligned_reference"), 3), f"{others}, {size}")
+
+
+def _verdicts(judged: Record) -> Iterator[Tile]:
+    metric = _first_metric(judged)
+    for key, claim in HYPOTHESES.items():
+        test = dig(judged, "hypotheses", "embeddings", metric, key) or {}
+        verdict, margin = test.get("verdict"), test.get("margin")
+        bounds = test.get("interval")
+        shown = "interval not measured" if bounds is None else f"95% interval {interval(bounds, signed=True)}"
+        tone = {"supported": "good", "not supported": "bad"}.get(verdict or "", "")
+        value = verdict or number(margin, 3, signed=True)
+        detail = f"{claim}: margin {number(margin, signed=True)}, {shown}" if margin is not None else claim
+        yield Tile(f"{key.upper()}, {METRICS.get(metric, metric)}", value, detail, tone)
+
+
+def _probe(probe: Record | None) -> Iterator[Tile]:
+    embeddings = dig(probe, "rows", "image_embeddings", "linear")
+    if embeddings is None:
+        return
+    reference = dig(probe, "rows", "reference_features", "linear", "accuracy")
+    name = text(dig(probe, "name") or dig(probe, "probe"))
+    tested = f"{count(embeddings.get('n_test'))} test images"
+    detail = f"reference {percent(reference)}; {tested}" if reference is not None else tested
+    yield Tile(f"Linear probe, {name}", percent(embeddings.get("accuracy")), detail)
+
+
+def story(run: RunRecords) -> str:
+    """Return what was trained on what, in plain words."""
+    record = run.record
+    image, texts, reference = (dig(record, role, "encoder") for role in ("image", "text", "reference"))
+    target = "" if reference is None else f", with {reference} as the reference"
+    return (
+        f"Adapters ({text(record.get('adapter'))}, {count(record.get('n_parameters'))} parameters) bring the"
+        f" frozen features of {text(image)} (image) and {text(texts)} (text) into one space of"
+        f" {count(record.get('embed_dim'))} dimensions{target}. They were trained on"
+        f" {count(record.get('n_train_images'))} images and {count(record.get('n_train_captions'))} captions"
+        f" of {text(record.get('dataset'))}; the encoders themselves never changed."
+    )
+
+
+def warnings(run: RunRecords) -> list[str]:
+    """Return what a reader has to know before any number: untrained encoders, a run that is not done."""
+    found = []
+    if run.untrained:
+        names = ", ".join(run.untrained)
+        found.append(
+            f"UNTRAINED: {names}. Random weights; the numbers show that the machinery works, not more."
+        )
+    status = run.record.get("status")
+    if status != "finished":
+        reason = f" ({run.record['error']})" if run.record.get("error") else ""
+        found.append(f"This run is {text(status)}{reason}: what follows is as far as it came.")
+    if run.evaluation is None:
+        found.append(
+            "Not evaluated yet: the numbers are those of the validation split. Run align-cache eval."
+        )
+    return found

@@ -1,0 +1,119 @@
+"""Reading a run folder: what was run, what was logged, what was judged, what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from align_cache.errors import RunError
+from align_cache.reporting.tables import Record
+from align_cache.results import Run
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """A run folder in memory; snapshots stay on disk until a figure asks for them."""
+
+    folder: Path
+    record: Record
+    """``run.json``."""
+    config: str
+    """``config.toml`` as it was resolved, empty where there is none."""
+    steps: tuple[Record, ...]
+    epochs: tuple[Record, ...]
+    """One record per validation, epoch 0 (before training) first."""
+    probe: Record | None
+    """The latest probe: of the evaluation if it has one, of the training otherwise."""
+    evaluation: Record | None
+    """The latest evaluation, None where ``align-cache eval`` has not run."""
+    snapshots: dict[int, Path]
+    """Snapshot file of each recorded epoch, in order."""
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Names of the encoders that have random weights."""
+        evaluated = (self.evaluation or {}).get("untrained") or ()
+        return tuple(dict.fromkeys([*(self.record.get("untrained") or ()), *evaluated]))
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of the checkpoint that counts."""
+        best: int | None = self.record.get("best_epoch")
+        return best
+
+    @property
+    def judged(self) -> Record:
+        """The latest evaluation; before there is one, the validation of the best epoch in the same form."""
+        if self.evaluation is not None:
+            return self.evaluation
+        best = [epoch for epoch in self.epochs if epoch["epoch"] == self.best_epoch]
+        epoch = (best or [*self.epochs[-1:], {}])[0]
+        margins = {
+            metric: {key: {"margin": margin} for key, margin in tests.items()}
+            for metric, tests in (epoch.get("hypotheses") or {}).items()
+        }
+        return {
+            "split": "validation",
+            "epoch": epoch.get("epoch"),
+            "n_images": epoch.get("n"),
+            "n_captions": dig(epoch, "retrieval", "image_to_text", "n_candidates"),
+            "k": epoch.get("k"),
+            "embeddings": epoch,
+            "chance": epoch.get("chance"),
+            "hypotheses": {"embeddings": margins} if margins else None,
+            "probe": self.probe,
+        }
+
+
+def read_run(folder: Path) -> RunRecords:
+    """Read a run folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``run.json``, and as far as the run has come ``records.jsonl``, ``results.jsonl``,
+        ``config.toml`` and ``snapshots/``.
+
+    Raises
+    ------
+    RunError
+        If ``folder`` is no run folder or one of its files is not what it should be.
+    """
+    run = Run(folder)
+    records, results = run.records(), run.results()
+    evaluation = next((line for line in reversed(results) if line.get("kind") == "evaluation"), None)
+    probes = [line for line in records if line.get("kind") == "probe"]
+    config = folder / "config.toml"
+    return RunRecords(
+        folder=folder,
+        record=run.info(),
+        config=config.read_text(encoding="utf-8") if config.is_file() else "",
+        steps=tuple(line for line in records if line.get("kind") == "step"),
+        epochs=tuple(_latest_per_epoch(line for line in records if line.get("kind") == "epoch")),
+        probe=(evaluation or {}).get("probe") or (probes[-1] if probes else None),
+        evaluation=evaluation,
+        snapshots={_epoch_of(path): path for path in sorted(run.snapshots.glob("epoch-*.npz"))},
+    )
+
+
+def dig(record: Record | None, *keys: str) -> Any:
+    """Return ``record[k1][k2]…``, None as soon as a level is absent, null or no object."""
+    value: Any = record
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _latest_per_epoch(records: Iterable[Record]) -> list[Record]:
+    """Keep the last record of each epoch: a resumed run repeats the epoch that was cut short."""
+    latest = {record["epoch"]: record for record in records}
+    return [latest[epoch] for epoch in sorted(latest)]
+
+
+def _epoch_of(snapshot: Path) -> int:
+    digits = snapshot.stem.removeprefix("epoch-")
+    if not digits.isdecimal():
+        raise RunError(f"{snapshot}: expected a name like epoch-0003.npz")
+    return int(digits)
