@@ -22,14 +22,19 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 PLAIN_LINE_EVERY_S = 10.0
+UNBOUNDED_WIDTH = 160
 
 
 @cache
 def stdout() -> Console:
-    """Return the console for data; colour only where it is a terminal and ``NO_COLOR`` is unset."""
+    """Return the console for data; colour only where it is a terminal and ``NO_COLOR`` is unset.
+
+    A file or a pipe has no width that a table would have to be squeezed into.
+    """
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    console = Console(highlight=False, soft_wrap=False)
+    return console if console.is_terminal else Console(highlight=False, width=UNBOUNDED_WIDTH)
 
 
 @cache

@@ -67,10 +67,12 @@ def evaluate(
     say("measuring features and embeddings")
     inputs = open_inputs(joined, pairs, device=device)
     views, captions = feature_views(inputs, pairs)
-    features = summarise(views, captions=captions, caption_image=pairs.caption_image, k=config.k)
+    owner = pairs.caption_image
+    features = summarise(views, captions=captions, caption_image=owner, k=config.k, jackknife=True)
     embedded = embed_pairs(pair, inputs, pairs)
     views = embedding_views(embedded, inputs, pairs)
-    embeddings = summarise(views, captions=embedded.captions, caption_image=pairs.caption_image, k=config.k)
+    captions = embedded.captions
+    embeddings = summarise(views, captions=captions, caption_image=owner, k=config.k, jackknife=True)
     embeddings.record["distribution"]["mean_norm"] = embedded.mean_norm
     record: Record = {
         "kind": "evaluation",

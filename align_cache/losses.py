@@ -49,7 +49,7 @@ def contrastive(
 def variance_matching(embeddings: Tensor, reference: Tensor) -> Tensor:
     """Match the variance of every dimension: ``mean_d (D·Var(z_d) − D·Var(r_d))²``.
 
-    On unit-norm rows a variance is at most 1/D, so that the plain squared difference is near 1e-6 at
+    On unit-norm rows the D variances sum to at most 1, so that the plain squared difference is near 1e-6 at
     D = 768 and any weight is inert. Scaled by D, an isotropic embedding has variance 1 in every dimension.
 
     Parameters

@@ -67,7 +67,7 @@ class ExtractConfig(Settings):
     """Number format of the stored features."""
     batch_size: Positive = Field(default=64, json_schema_extra=IDENTITY)
     """Samples in one forward pass. Low-precision features depend on what shares a batch."""
-    shard_rows: Positive = Field(default=2048, json_schema_extra=IDENTITY)
+    shard_rows: Positive = Field(default=1024, json_schema_extra=IDENTITY)
     """Samples in one file, the unit of resume."""
     data_dir: Path | None = Field(default=None, json_schema_extra=PROVENANCE)
     """The dataset on disk; None: the hub, or drawn."""
@@ -111,13 +111,13 @@ class DataSettings(Settings):
     captions_per_image: Positive | Literal["all"] = 1
     """Captions of an image that one epoch visits, drawn anew each epoch, never two in one batch."""
     split: Literal["dataset", "fraction"] = "dataset"
-    """``dataset``: its own train and val; ``fraction``: ``val_fraction`` of its train images, by the seed.
-    A dataset that names no validation images is split by fraction."""
+    """``dataset``: its own train and val; ``fraction``: ``val_fraction`` of its train images, drawn once and
+    the same in every run. A dataset that names no validation images is split by fraction."""
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
     """Share of the images that validate when split by fraction."""
     rows: Literal["auto", "memory", "mmap"] = "auto"
     """``memory``: features are copied once; ``mmap``: gathered from the map batch by batch;
-    ``auto``: memory while the features take less than half of what is free."""
+    ``auto``: memory for each feature set whose rows take less than an eighth of the machine's memory."""
 
 
 class AdapterSettings(Settings):
@@ -132,7 +132,7 @@ class AdapterSettings(Settings):
     activation: Literal["gelu", "relu"] = "gelu"
     """Between hidden layers."""
     layer_norm: bool = True
-    """LayerNorm after each layer."""
+    """LayerNorm after each hidden layer and after the last."""
     dropout: Fraction = 0.2
     """After each hidden layer (mlp) or on the features (linear)."""
     gradient_checkpointing: bool = False
@@ -160,15 +160,17 @@ class OptimSettings(Settings):
     """AdamW, linear warm-up, cosine decay."""
 
     epochs: Positive = 20
+    """Passes over the training images."""
     lr: Annotated[float, Field(gt=0.0)] = 1e-4
     """Peak learning rate."""
     min_lr: NonNegative = 1e-6
-    """Where the cosine ends."""
+    """Where the cosine ends; at most ``lr``."""
     warmup_epochs: NonNegative = 3
-    """Epochs of linear warm-up, fractions allowed."""
+    """Epochs of linear warm-up, fractions allowed; fewer than ``epochs``."""
     num_cycles: Annotated[float, Field(gt=0.0)] = 0.5
     """Cosine periods after warm-up: 0.5 falls once from ``lr`` to ``min_lr``."""
     weight_decay: NonNegative = 0.02
+    """AdamW's; a learned temperature is exempt."""
     gradient_accumulation_steps: Positive = 2
     """Micro-batches to one step of the optimiser."""
     clip_grad_norm: Annotated[float, Field(gt=0.0)] | None = 0.5
@@ -189,7 +191,7 @@ class EvaluationSettings(Settings):
     k: Positive = 10
     """Neighbours of mutual-kNN."""
     num_images: Positive = 2000
-    """At most so many validation images are measured each epoch; the loss is of all."""
+    """At most so many validation images are measured each epoch; the loss is of all whole batches."""
     probe: str | None = None
     """Dataset of the downstream probe during training; None: only ``eval --probe`` probes."""
     downstream_eval_frequency: Positive = 20
@@ -210,6 +212,7 @@ class LogSettings(Settings):
     viz_frequency: Annotated[int, Field(ge=0)] = 1
     """Epochs between snapshots of the embedding space, which the report draws; 0: none."""
     project_name: str = "multimodal-alignment"
+    """Recorded in ``run.json``."""
     save_dir: Path | None = None
     """Folder that holds the runs; None: ``runs`` in the cache."""
 
@@ -224,7 +227,9 @@ class FitConfig(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     log: LogSettings = LogSettings()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the initial weights, the subset, the batches, dropout and the probe."""
     device: DeviceName = "auto"
+    """Where the adapters train; ``auto``: cuda, else mps, else cpu. One that is missing is refused."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: products under autocast; weights, losses and the optimiser stay fp32."""
 
@@ -248,6 +253,7 @@ class EvalConfig(Settings):
     """One judgement of a run."""
 
     checkpoint: Literal["best", "last"] = "best"
+    """Which epoch is judged: the one ``evaluation.select_by`` chose, or the last."""
     split: str | None = None
     """None: ``test`` where the dataset has one, else the images that validated."""
     k: Positive = 10
@@ -259,9 +265,13 @@ class EvalConfig(Settings):
     probe_reference: str | None = None
     """Its reference feature set, likewise."""
     classifier_hidden_dim: Positive = 512
+    """Width of the probe's hidden-layer head."""
     downstream_batch_size: Positive = 128
+    """Batch of that head."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the probe's held-out tenth and of its hidden-layer head."""
     device: DeviceName = "auto"
+    """Where the adapters embed and the heads are fitted."""
 
 
 def fit_config(

@@ -95,7 +95,9 @@ def _usage(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(error.format_message())
         return 0
-    return _fail(" ".join(error.format_message().split()), None, int(error.exit_code))
+    return _fail(
+        " ".join(error.format_message().split()).replace("Value error, ", ""), None, int(error.exit_code)
+    )
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -196,8 +196,8 @@ class _EpochLines:
         parts.append(f"val {record['val']['loss']:.3f}")
         found = record["retrieval"]
         if found:
-            recalls = [found[way]["r1"] for way in ("image_to_text", "text_to_image")]
-            parts.append("R@1 " + " / ".join(f"{100 * recall:.1f}" for recall in recalls))
+            for arrow, way in (("i→t", "image_to_text"), ("t→i", "text_to_image")):
+                parts.append(f"R@1 {arrow} {found[way]['r1']:.1%}")
         knn = record["alignment"]["mutual_knn"]
         shown = {"i–t": "image_text", "aligned–ref": "aligned_reference"}
         parts.append(

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from align_cache.metrics.alignment import cka, mutual_knn_scores
+from align_cache.metrics.alignment import cka, cka_scores, mutual_knn_scores, nearest_neighbours
 from align_cache.metrics.distribution import effective_rank, modality_gap, uniformity, variance_difference
 from align_cache.metrics.hypothesis import Hypotheses, hypotheses
 from align_cache.metrics.retrieval import retrieval
@@ -21,6 +21,8 @@ PAIRS = {
     "aligned_reference": ("aligned", "reference"),
 }
 """The four pairs of representations that alignment is measured on, by name."""
+
+_JACKKNIFE_ITEMS = 5
 
 
 def concatenate(image: Tensor, text: Tensor) -> Tensor:
@@ -39,12 +41,17 @@ class Summary:
     record: dict[str, Any]
     """``n``, ``k``, ``alignment``, ``chance``, ``retrieval`` (None where image and text differ in width),
     ``distribution``; as JSON can hold it."""
-    scores: dict[str, NDArray[np.float64]]
-    """Mutual-kNN of each item, shape (n,), by pair of views."""
+    scores: dict[str, dict[str, NDArray[np.float64]]]
+    """What each item contributes, shape (n,), by metric and pair of views."""
 
 
 def summarise(
-    views: Mapping[str, Tensor], *, captions: Tensor, caption_image: NDArray[np.int64], k: int
+    views: Mapping[str, Tensor],
+    *,
+    captions: Tensor,
+    caption_image: NDArray[np.int64],
+    k: int,
+    jackknife: bool = False,
 ) -> Summary:
     """Measure alignment, retrieval and spread.
 
@@ -59,21 +66,28 @@ def summarise(
         Row of the image that each caption describes.
     k : int
         Neighbours; k < n.
+    jackknife : bool
+        Also score each item under CKA, so that its margins have intervals.
 
     Raises
     ------
     ShapeError, NonFiniteError
     """
     n = len(views["image"])
-    pairs = {name: (views[a], views[b]) for name, (a, b) in PAIRS.items() if a in views and b in views}
-    scores = {name: mutual_knn_scores(a, b, k=k) for name, (a, b) in pairs.items()}
+    pairs = {name: pair for name, pair in PAIRS.items() if set(pair) <= views.keys()}
+    near = {name: nearest_neighbours(rows, k=k) for name, rows in views.items()}
+    scores = {
+        "mutual_knn": {name: mutual_knn_scores(near[a], near[b], k=k) for name, (a, b) in pairs.items()}
+    }
+    if jackknife and n >= _JACKKNIFE_ITEMS:
+        scores["cka"] = {name: cka_scores(views[a], views[b]) for name, (a, b) in pairs.items()}
     same_space = views["image"].shape[1] == captions.shape[1]
     record = {
         "n": n,
         "k": k,
         "alignment": {
-            "mutual_knn": {name: float(values.mean()) for name, values in scores.items()},
-            "cka": {name: cka(a, b) for name, (a, b) in pairs.items()},
+            "mutual_knn": {name: float(values.mean()) for name, values in scores["mutual_knn"].items()},
+            "cka": {name: cka(views[a], views[b]) for name, (a, b) in pairs.items()},
         },
         "chance": {"mutual_knn": k / (n - 1), "cka": 0.0},
         "retrieval": retrieval(views["image"], captions, caption_image).to_record() if same_space else None,
@@ -94,23 +108,21 @@ def margins(embeddings: Summary, baseline: Summary) -> dict[str, Hypotheses] | N
 
     Returns
     -------
-    dict of metric to Hypotheses; None without a reference. Mutual-kNN has paired intervals.
+    dict of metric to Hypotheses; None without a reference. Margins have paired intervals under the metrics
+    that both were scored by.
     """
-    if "aligned_reference" not in embeddings.scores:
+    if "aligned_reference" not in embeddings.record["alignment"]["mutual_knn"]:
         return None
     judged = {}
     for metric, values in embeddings.record["alignment"].items():
         below = baseline.record["alignment"][metric]
-        per_item = (
-            embeddings.scores["aligned_reference"],
-            baseline.scores["image_reference"],
-            baseline.scores["text_reference"],
-        )
+        scores = None
+        if metric in embeddings.scores and metric in baseline.scores:
+            of_baseline = baseline.scores[metric]
+            of_aligned = embeddings.scores[metric]["aligned_reference"]
+            scores = (of_aligned, of_baseline["image_reference"], of_baseline["text_reference"])
         judged[metric] = hypotheses(
-            values["aligned_reference"],
-            below["image_reference"],
-            below["text_reference"],
-            scores=per_item if metric == "mutual_knn" else None,
+            values["aligned_reference"], below["image_reference"], below["text_reference"], scores=scores
         )
     return judged
 

@@ -54,10 +54,10 @@ def test_losses_and_metrics_know_nothing_of_files_or_settings() -> None:
 
 def test_below_the_stage_functions_there_are_no_config_objects() -> None:
     stage_functions = {
-        "extract.py",
+        "extraction.py",
         "assemble.py",
-        "fit.py",
-        "evaluate.py",
+        "fitting.py",
+        "evaluation.py",
         "demo.py",
         "model.py",
         "__init__.py",
