@@ -5,12 +5,13 @@ Dropout) for each hidden width, then Linear, LayerNorm.
 """
 
 from collections.abc import Callable, Sequence
+from math import isqrt
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint_sequential
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
@@ -29,7 +30,9 @@ class Adapter(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Embed float32 features (n, input_dim)."""
         if self.gradient_checkpointing and self.training:
-            recomputed: Tensor = checkpoint(self.layers, features, use_reentrant=False)
+            recomputed: Tensor = checkpoint_sequential(  # type: ignore[no-untyped-call]
+                self.layers, _segments(len(self.layers)), features, use_reentrant=False
+            )
             return recomputed
         embeddings: Tensor = self.layers(features)
         return embeddings
@@ -110,6 +113,11 @@ def build_pair(
     image = build_adapter(kind, image_dim, embed_dim, **architecture)
     text = build_adapter(kind, text_dim, embed_dim, **architecture)
     return AdapterPair(image, text, temperature=temperature, learn_temperature=learn_temperature)
+
+
+def _segments(n_layers: int) -> int:
+    """Give about the square root of the depth: what is kept and what is recomputed at once are then alike."""
+    return min(n_layers, max(2, isqrt(n_layers)))
 
 
 def unit(rows: Tensor) -> Tensor:

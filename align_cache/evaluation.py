@@ -57,7 +57,7 @@ def evaluate(
             cache_dir,
             config.probe,
             image=joined.image,
-            reference=joined.reference if config.probe_reference != "none" else None,
+            reference=joined.reference if config.probe_with_reference else None,
             image_encoder=config.probe_image_encoder,
             reference_encoder=config.probe_reference,
         )

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_cache.errors import NonFiniteError, SourceError, UsageError
-from align_cache.files import is_plain_file
 from align_cache.runtime import provenance
 from align_cache.splits import canonical_split
 from align_cache.store.catalog import is_complete
@@ -109,7 +108,7 @@ def import_features(
 
 
 def _read_arrays(file: Path, modality: str) -> dict[str, NDArray[Any]]:
-    if not is_plain_file(file):
+    if not file.is_file():  # the user names it, so that a link to a file is as good
         raise SourceError(f"{file} is no file")
     try:
         with file.open("rb") as handle:  # opened here, because np.load leaves a torn file open

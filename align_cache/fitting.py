@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,9 @@ class _Session:
                 self._epoch(run, epoch)
                 seconds = spent + time.perf_counter() - start
                 run.update(duration_s=seconds, peak_memory_bytes=peak_memory_bytes())
-        except AlignCacheError as error:
-            run.update(status="failed", error=error.message)
+        except (AlignCacheError, OSError) as error:
+            with suppress(OSError):  # on a full disk the state before is all that can be kept
+                run.update(status="failed", error=str(error).partition("\n")[0])
             raise
         except BaseException:
             run.update(status="interrupted")

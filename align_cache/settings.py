@@ -264,6 +264,8 @@ class EvalConfig(Settings):
     """Its image feature set, where it bears another name than the run's image encoder."""
     probe_reference: str | None = None
     """Its reference feature set, likewise."""
+    probe_with_reference: bool = True
+    """Whether the reference is probed too; without it there is nothing to be relative to."""
     classifier_hidden_dim: Positive = 512
     """Width of the probe's hidden-layer head."""
     downstream_batch_size: Positive = 128

@@ -71,11 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(error.message, error.hint, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", "what is finished is kept; the same command goes on from there", 130)
+        return _fail("interrupted", _way_on(given), 130)
     except _Terminated:
-        return _fail("terminated", "what is finished is kept; the same command goes on from there", 143)
+        return _fail("terminated", _way_on(given), 143)
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", _way_on(given), 1)
     except MemoryError:
         return _fail("out of memory", "use smaller batches (--batch-size) or --set data.rows=mmap", 1)
     except Exception as error:
@@ -88,6 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "this is a fault of align-cache: --debug shows where",
             1,
         )
+
+
+def _way_on(given: Sequence[str]) -> str:
+    if "fit" in given[:1]:
+        return "what is finished is kept; go on with: align-cache fit --resume latest"
+    return "what is finished is kept; the same command goes on from there"
 
 
 def _usage(error: Any) -> int:

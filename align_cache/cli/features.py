@@ -75,14 +75,19 @@ def extract(
     from align_cache.console import progress
     from align_cache.settings import ExtractConfig
 
-    encoders = encoder or (None if config else ["resnet18", "distilbert", "dinov2"])
     given = locals()
     flags: dict[str, Any] = {flag: given[flag] for flag in _EXTRACT_FLAGS}
-    flags |= {"encoders": encoders, "split": split, "overwrite": overwrite or None}
-    layers = [*([file_layer(config)] if config else []), set_layer(assignments or []), flag_layer(flags)]
+    flags |= {"encoders": encoder, "split": split, "overwrite": overwrite or None}
+    default = Layer("default", {"encoders": ["resnet18", "distilbert", "dinov2"]})
+    layers = [
+        default,
+        *([file_layer(config)] if config else []),
+        set_layer(assignments or []),
+        flag_layer(flags),
+    ]
     if weights:
         # An encoder's name may hold dots, so this table is no dotted key.
-        layers.append(Layer("--weights", {"weights": split_weights(weights, encoders or [])}))
+        layers.append(Layer("--weights", {"weights": split_weights(weights, encoder or [])}))
     settings = resolve(ExtractConfig, layers)
     results = run_extract(settings, cache_dir=cache_dir, progress=progress, on_note=_note)
     if as_json:

@@ -102,8 +102,9 @@ def evaluate(
     probe_image_encoder: Annotated[
         str | None, typer.Option(help="Its image features where they bear another name than the run's.")
     ] = None,
-    probe_reference: Annotated[
-        str | None, typer.Option(help="Its reference features, likewise; none for none.")
+    probe_reference: Annotated[str | None, typer.Option(help="Its reference features, likewise.")] = None,
+    probe_with_reference: Annotated[
+        bool | None, typer.Option("--probe-with-reference/--probe-without-reference")
     ] = None,
     checkpoint: Annotated[Literal["best", "last"] | None, typer.Option()] = None,
     split: Annotated[str | None, typer.Option(help="test if the dataset has one, else val.")] = None,
@@ -115,7 +116,10 @@ def evaluate(
 ) -> None:
     """Judge a run: alignment, retrieval, hypotheses, distribution, and a probe if one is named."""
     given = locals()
-    names = ("probe", "probe_image_encoder", "probe_reference", "checkpoint", "split", "k", "seed", "device")
+    names = (
+        *("probe", "probe_image_encoder", "probe_reference", "probe_with_reference"),
+        *("checkpoint", "split", "k", "seed", "device"),
+    )
     from align_cache.config import flag_layer, resolve
     from align_cache.evaluation import evaluate as run_evaluate
     from align_cache.results import find_run

@@ -131,7 +131,13 @@ def _fetch(repo_id: str, *, weights: bool) -> Path:
 
     name, _, revision = repo_id.partition("@")
     patterns = _CONFIG_FILES + _WEIGHT_FILES if weights else _CONFIG_FILES
-    folder, _ = fetch_snapshot(name, repo_type="model", revision=revision or None, allow_patterns=patterns)
+    folder, _ = fetch_snapshot(
+        name,
+        repo_type="model",
+        revision=revision or None,
+        allow_patterns=patterns,
+        needed=_WEIGHT_FILES if weights else None,
+    )
     return folder
 
 

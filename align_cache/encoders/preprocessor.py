@@ -61,11 +61,22 @@ def _sizes(settings: Mapping[str, Any], owner: str) -> tuple[int | None, int]:
         # ConvNeXt: below 384 the shorter side is the crop over crop_pct; from there on the image is squashed.
         return (int(edge / settings["crop_pct"]) if edge < 384 else None), edge
     if settings.get("do_center_crop", "crop_size" in settings):
-        crop = _square(settings.get("crop_size"), owner)
-        return edge or _square(size, owner), crop
+        return _resize_before(size, crop := _square(settings.get("crop_size"), owner), owner), crop
     if edge is not None:
         raise EncoderError(f"{owner}: its images keep their aspect and are not cropped; a square is needed")
     return None, _square(size, owner)
+
+
+def _resize_before(size: object, crop: int, owner: str) -> int | None:
+    """Return the shorter side that ``crop`` is cut from, None where a squashed square is kept whole."""
+    if isinstance(size, dict) and "shortest_edge" not in size:
+        if _square(size, owner) != crop:
+            raise EncoderError(f"{owner}: images are squashed to {size} and cut to {crop}: not supported")
+        return None
+    edge = size["shortest_edge"] if isinstance(size, dict) else _square(size, owner)
+    if edge < crop:
+        raise EncoderError(f"{owner}: images of {edge} pixels would be padded to {crop}: not supported")
+    return int(edge)
 
 
 def _square(size: object, owner: str) -> int:

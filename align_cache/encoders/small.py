@@ -32,6 +32,8 @@ def resolve(request: EncoderRequest, *, captions_digest: str | None) -> EncoderS
         raise UsageError(f"{request.name} has a pooling of its own", hint="leave --pooling out")
     architecture, weights = f"{request.name}-{_VERSION}", f"random:{choice.seed}"
     if request.name == "small-text":
+        if request.max_length < 3:
+            raise UsageError(f"{request.name} reads 3 tokens or more, max_length is {request.max_length}")
         file = None if request.tokenizer is None else find_tokenizer(request.tokenizer)
         return text_spec(
             request,

@@ -136,6 +136,8 @@ def load(spec: EncoderSpec, *, device: torch.device, dtype: torch.dtype) -> Imag
         network = _build(model)
         fill(network, read_state(choice.path), without=[_remove_classifier(network)], origin=choice.path)
     else:
+        # torchvision unpickles whatever its file holds: only a file of nothing but tensors is left to it.
+        read_state(spec.files["weights"])
         network = _build_pretrained(model)
         _remove_classifier(network)
     return FrozenImageEncoder(spec, _fold_batch_norms(network), device=device, dtype=dtype)

@@ -47,8 +47,8 @@ def parse_weights(text: str) -> WeightsChoice:
 
 
 def require_file(path: Path, *, owner: str) -> Path:
-    """Return ``path`` if it is a file; a folder of weights is for transformers models only."""
-    if not path.is_file():
+    """Return ``path`` unless it is a folder: a folder of weights is for transformers models only."""
+    if path.is_dir():
         raise EncoderError(
             f"{owner} takes one file of weights, {path} is a folder", hint="name the file in it"
         )

@@ -62,10 +62,11 @@ def _draw_strip(axes: Axes, epochs: list[Record], metric: str, top: float) -> No
         values = [dig(epoch, "alignment", metric, pair) for epoch in epochs]
         for x, value in enumerate(values):
             _cell(axes, x, y, value, top)
-        change = f"{_short(values[0])} → {_short(values[-1])}"
+        measured = any(value is not None for value in values)
+        change = f"{_short(values[0])} → {_short(values[-1])}" if measured else "not measured"
         axes.annotate(
-            change if any(values) else "not measured", (len(epochs) - 0.5, y), xytext=(8, 0),
-            textcoords="offset points", va="center", fontsize=8.5, color=style.INK, annotation_clip=False,
+            change, (len(epochs) - 0.5, y), xytext=(8, 0), textcoords="offset points",
+            va="center", fontsize=8.5, color=style.INK, annotation_clip=False,
         )  # fmt: skip
     _frame(axes, len(epochs), len(PAIRS))
     axes.set_aspect("auto")

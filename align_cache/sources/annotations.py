@@ -37,7 +37,7 @@ def read_karpathy(path: Path) -> tuple[list[Record], list[str]]:
     try:
         listed = json.loads(read_text(path))["images"]
         records = [_karpathy_record(image) for image in listed]
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SourceError(f"{path.name} is not Karpathy's layout: {type(error).__name__} {error}") from error
     return records, []
 
@@ -73,7 +73,7 @@ def read_bar_csv(path: Path) -> tuple[list[Record], list[str]]:
         if len(fields) == 2 and (repaired := _UNSEPARATED.fullmatch(fields[1])):
             fields = [fields[0], repaired[1], repaired[2]]
             notes.append(f"{path.name} line {number} lacks a separator between number and caption: repaired")
-        if len(fields) != 3 or not fields[1].strip().isdigit():
+        if len(fields) != 3 or not fields[1].strip().isdecimal():
             raise SourceError(
                 f"{path.name} line {number}: found {line[:60]!r}, wanted name | number | caption"
             )

@@ -47,7 +47,7 @@ def assemble(
     Raises
     ------
     SourceError
-        For a name that leads out of the folder, a name listed twice, a missing file.
+        For a name that leads out of the folder, a name listed twice, a missing file, labels for some only.
     SampleError
         For a caption that is no text.
     """
@@ -55,6 +55,7 @@ def assemble(
     if not ordered:
         raise SourceError(f"{name}: no images are listed for {root}")
     _check_names(name, [record.name for record in ordered])
+    _check_labels(name, ordered)
     tree = FileTree(root)
     tree.check_holds(name, [record.name for record in ordered])
     captions, caption_notes = checked_captions(ordered)
@@ -130,6 +131,26 @@ def _check_names(dataset: str, names: Sequence[str]) -> None:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or path.as_posix() != name or {"\\", "\0"} & set(name):
             raise SourceError(f"{dataset}: {name!r} is not a plain path below the image folder")
+        if not _is_utf8(name):
+            raise SourceError(f"{dataset}: the file name {name!r} is not UTF-8", hint="rename the file")
+
+
+def _check_labels(dataset: str, records: Sequence[Record]) -> None:
+    """Refuse labels for some images only: a feature set has a label in every row or in none."""
+    without = [record.name for record in records if record.label is None]
+    if without and len(without) < len(records):
+        raise SourceError(
+            f"{dataset}: {len(without)} of {len(records)} images have no label, the first is {without[0]}",
+            hint="label all of them or none; without a table the folder an image lies in is its label",
+        )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(value: object, caption_id: str) -> str:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from align_cache.errors import SourceError
+from align_cache.errors import SourceError, UsageError
 from align_cache.splits import canonical_split
 
 ImageData: TypeAlias = bytes | NDArray[np.uint8]
@@ -55,12 +55,21 @@ class Source:
     """Repairs and oddities, to be said once to the user."""
 
     def restricted(self, *, splits: Iterable[str] | None, limit: int | None) -> "Source":
-        """Return the same source with only some splits and at most ``limit`` images, captions following."""
+        """Return the same source with only some splits and at most ``limit`` images, captions following.
+
+        Raises
+        ------
+        UsageError
+            If one of the splits has no images.
+        """
         wanted = None if splits is None else frozenset(canonical_split(name) for name in splits)
+        known = {image.split for image in self.images if image.split}
+        if absent := sorted((wanted or frozenset()) - known):
+            there = ", ".join(sorted(known)) or "none"
+            raise UsageError(f"{self.name}: no images in split {', '.join(absent)}; its splits: {there}")
         rows = [i for i, image in enumerate(self.images) if wanted is None or image.split in wanted][:limit]
         if not rows:
-            known = sorted({image.split for image in self.images if image.split}) or ["none"]
-            raise SourceError(f"{self.name}: no images in split {sorted(wanted or ())}; it has {known}")
+            raise SourceError(f"{self.name} holds no images")
         if len(rows) == len(self.images):
             return self
         kept = {self.images[row].sample_id for row in rows}

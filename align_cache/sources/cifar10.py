@@ -75,8 +75,13 @@ def _check_label_names(rows: ParquetRows) -> None:
     """Refuse files of another dataset: the class names, where they are told, have to be these."""
     if "label" not in rows.columns:
         raise SourceError(f"cifar10: {rows.files[0].path} has columns {rows.columns}, no label among them")
-    told = json.loads(rows.metadata.get(b"huggingface", b"{}"))
-    names = told.get("info", {}).get("features", {}).get("label", {}).get("names", LABEL_NAMES)
+    try:
+        told = json.loads(rows.metadata.get(b"huggingface", b"{}"))
+        names = told.get("info", {}).get("features", {}).get("label", {}).get("names", LABEL_NAMES)
+    except (ValueError, AttributeError) as error:
+        raise SourceError(
+            f"cifar10: {rows.files[0].path} describes itself in no known form: {error}"
+        ) from error
     if tuple(names) != LABEL_NAMES:
         raise SourceError(
             f"cifar10: {rows.files[0].path} has classes {names[:3]}…, wanted {LABEL_NAMES[:3]}…"

@@ -38,7 +38,7 @@ def open_flickr_parquet(name: str, paths: Sequence[Path], *, revision: str) -> S
         ImageSample(record.name, fingerprint, split=record.split)
         for record, fingerprint in zip(records, rows.fingerprints(), strict=True)
     )
-    if len(set(splits)) == 1:
+    if len(set(splits)) == 1 and splits[0] is not None:
         notes = (f"every image is in split {splits[0]}", *notes)
 
     def read_image(index: int) -> bytes:
@@ -47,9 +47,9 @@ def open_flickr_parquet(name: str, paths: Sequence[Path], *, revision: str) -> S
     return Source(name, revision, images, captions, read_image, notes=notes)
 
 
-def _splits(rows: ParquetRows) -> list[str]:
+def _splits(rows: ParquetRows) -> Sequence[str | None]:
     if "split" in rows.columns:
-        return [canonical_split(str(split)) for split in rows.values("split")]
+        return [None if split is None else canonical_split(str(split)) for split in rows.values("split")]
     return [split for split, _ in rows.places]
 
 
@@ -65,7 +65,7 @@ def _ids(rows: ParquetRows, image_column: str) -> list[str]:
 
 def _captions(rows: ParquetRows) -> list[list[object]]:
     if "caption" in rows.columns:
-        return [[text] if isinstance(text, str) else list(text or ()) for text in rows.values("caption")]
+        return [texts if isinstance(texts, list) else [texts] for texts in rows.values("caption")]
     columns = sorted(column for column in rows.columns if column.startswith("caption_"))
     if not columns:
         raise SourceError(f"{rows.files[0].path.name} has columns {rows.columns}, no caption among them")

@@ -17,6 +17,8 @@ _TABLES = tuple(f"{stem}.{kind}" for stem in ("captions", "labels", "metadata") 
 _IMAGE_COLUMNS = ("file_name", "image", "path")
 _CAPTION_COLUMNS = ("caption", "text", "captions")
 _IMAGE_FOLDERS = (".", "images", "Images")
+_MAX_DIGITS = 18
+"""Of a label that is a number: what is longer does not fit into 64 bits and is a name."""
 _IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
@@ -76,13 +78,20 @@ def _read_table(table: Path, records: dict[str, Record], labels: dict[str, str])
         if name in seen and not captions:
             raise SourceError(f"{table.name} row {number}: {name} is listed more than once")
         seen.add(name)
-        split = row.get("split")
-        merge(
-            records, Record(name, captions, canonical_split(str(split)) if split else None), where=table.name
-        )
-        label = row.get("label")
-        if label not in (None, "") and labels.setdefault(name, str(label)) != str(label):
+        split, label = (_word(row, column, table, number) for column in ("split", "label"))
+        merge(records, Record(name, captions, canonical_split(split) if split else None), where=table.name)
+        if label and labels.setdefault(name, label) != label:
             raise SourceError(f"{table.name} row {number}: {name} has two labels, {labels[name]} and {label}")
+
+
+def _word(row: Mapping[str, object], column: str, table: Path, number: int) -> str | None:
+    """Return a split or a label as text, None where the row has none."""
+    value = row.get(column)
+    if value in (None, ""):
+        return None
+    if not isinstance(value, str | int):  # NaN among them, which pandas writes for what is missing
+        raise SourceError(f"{table.name} row {number}: {column} is {value!r}, wanted text or a whole number")
+    return str(value)
 
 
 def _rows(table: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
@@ -99,7 +108,7 @@ def _rows(table: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
             yield from (
                 (number, json.loads(line)) for number, line in enumerate(lines, start=1) if line.strip()
             )
-    except (csv.Error, json.JSONDecodeError) as error:
+    except (csv.Error, json.JSONDecodeError, RecursionError) as error:
         raise SourceError(f"{table.name} cannot be read: {error}") from error
 
 
@@ -123,7 +132,7 @@ def _captions(row: Mapping[str, object]) -> list[object]:
 
 def _number_labels(records: Mapping[str, Record], labels: Mapping[str, str]) -> tuple[str, ...]:
     """Give records their class numbers: the labels themselves where all are numbers, else by sorted name."""
-    if all(label.isascii() and label.isdigit() for label in labels.values()):
+    if all(label.isascii() and label.isdigit() and len(label) <= _MAX_DIGITS for label in labels.values()):
         names: tuple[str, ...] = ()
         numbers = {label: int(label) for label in labels.values()}
     else:

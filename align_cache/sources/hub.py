@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -36,6 +37,7 @@ def fetch_snapshot(
     repo_type: RepoType,
     revision: str | None = None,
     allow_patterns: Sequence[str] | None = None,
+    needed: Sequence[str] | None = None,
 ) -> tuple[Path, str]:
     """Return the local folder of a hub repository and the commit it holds, fetching what is missing.
 
@@ -51,6 +53,9 @@ def fetch_snapshot(
         Branch, tag or commit; None is the default branch.
     allow_patterns : sequence of str, optional
         Globs of the files wanted; None is all of them.
+    needed : sequence of str, optional
+        Globs of those without which the others are of no use; None is ``allow_patterns``. Offline, a copy
+        that holds none of them (it was fetched for something else, or in part) counts as not fetched.
 
     Returns
     -------
@@ -71,6 +76,8 @@ def fetch_snapshot(
     online = is_reachable(constants.ENDPOINT)
     try:
         folder = _attempts(repo_id, repo_type, revision, allow_patterns, online=online)
+        if not online and not _holds(folder, needed or allow_patterns):
+            raise _GaveUpError
     except _GaveUpError as error:
         found = f"the connection fails ({error})" if online else "the hub cannot be reached from here"
         command = fetch_command(
@@ -80,7 +87,7 @@ def fetch_snapshot(
             f"{repo_type} {repo_id} is not in the local hub cache and {found}",
             hint=f"fetch it where there is a network: {command}; {_OTHER_WAY[repo_type]}",
         ) from error
-    if not any(path.is_file() for path in folder.rglob("*")):
+    if not _holds(folder, allow_patterns):
         raise SourceError(f"{repo_type} {repo_id} at {folder.name[:12]} holds no file like {allow_patterns}")
     if not online:
         logger.warning("%s: no network, using the copy fetched before (%s)", repo_id, folder.name[:12])
@@ -124,6 +131,12 @@ def is_reachable(url: str) -> bool:
 
 class _GaveUpError(Exception):
     """The last attempt failed for a passing reason; the message is its first line."""
+
+
+def _holds(folder: Path, patterns: Sequence[str] | None) -> bool:
+    """Say whether a snapshot has a file like any of ``patterns``, matched as the hub's client does."""
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return any(patterns is None or any(fnmatch(file, each) for each in patterns) for file in files)
 
 
 def _attempts(

@@ -118,7 +118,8 @@ def _absent(cache_dir: Path, dataset: str, encoder: str) -> CacheError:
     manifests = [stored.manifest for stored in _readable(cache_dir)]
     datasets = sorted({manifest.dataset for manifest in manifests})
     encoders = sorted({manifest.encoder for manifest in manifests if manifest.dataset == dataset})
-    wanted, known = (encoder.partition("@")[0], encoders) if encoders else (dataset, datasets)
+    name = _without_key(encoder)
+    wanted, known = (name, encoders) if encoders else (dataset, datasets)
     nearest = get_close_matches(wanted, known, n=3, cutoff=0.5) or known[:5]
     there = f"there are {', '.join(nearest)}" if nearest else "the cache has no finished feature sets"
     hidden = sum((folder / MANIFEST_NAME).exists() for folder in set_folders(cache_dir)) - len(manifests)
@@ -127,8 +128,14 @@ def _absent(cache_dir: Path, dataset: str, encoder: str) -> CacheError:
     command = "import FILE.npz --modality image|text" if imported else "extract"
     return CacheError(
         f"no feature set of {dataset} by {encoder} in {cache_dir}: {there}{unread}",
-        hint=f"align-cache {command} --dataset {dataset} --encoder {encoder.partition('@')[0]}",
+        hint=f"align-cache {command} --dataset {dataset} --encoder {name}",
     )
+
+
+def _without_key(encoder: str) -> str:
+    """Take ``@`` and the head of a key off a name; ``hf:owner/name@main`` is all name."""
+    name, at, head = encoder.rpartition("@")
+    return name if at and not head.strip("0123456789abcdef") else encoder
 
 
 def _ambiguous(dataset: str, encoder: str, manifests: Sequence[Manifest]) -> CacheError:

@@ -128,7 +128,9 @@ def _encode_labels(
     values = label.tolist() if isinstance(label, np.ndarray) else list(label)
     if all(value is None for value in values):
         return None
+    bounds = np.iinfo(LABEL_DTYPE)
     for value, sample in zip(values, ids, strict=True):
-        if not isinstance(value, int | np.integer) or isinstance(value, bool):
-            raise CacheError(f"the label of sample {sample!r} is {value!r}, expected an integer")
+        is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not is_integer or not bounds.min <= value <= bounds.max:
+            raise CacheError(f"the label of sample {sample!r} is {value!r}, expected an integer of 64 bits")
     return np.array(values, dtype=LABEL_DTYPE)

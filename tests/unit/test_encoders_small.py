@@ -112,3 +112,9 @@ def test_texts_over_the_length_are_cut_and_counted() -> None:
     )
     assert cut == 2
     assert torch.allclose(features[1], features[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("max_length", [1, 2])
+def test_a_length_without_room_for_a_word_is_refused(max_length: int) -> None:
+    with pytest.raises(UsageError, match="3 tokens or more"):
+        resolve(EncoderRequest("small-text", "random", max_length=max_length), captions_digest="d")

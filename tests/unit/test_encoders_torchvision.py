@@ -173,6 +173,29 @@ def test_a_folder_of_weights_is_refused(tmp_path: Path) -> None:
         resolve(EncoderRequest("resnet18", str(tmp_path)))
 
 
+def test_a_published_file_that_was_tampered_with_is_refused_and_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.models import MobileNet_V2_Weights
+
+    canary = tmp_path / "canary"
+
+    class Attack:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (canary,))
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    checkpoints = tmp_path / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    torch.save(
+        {"features.0.0.weight": Attack()},
+        checkpoints / MobileNet_V2_Weights.DEFAULT.url.rpartition("/")[2],
+    )
+    with pytest.raises(EncoderError, match="cannot be read as weights"):
+        build("torchvision:mobilenet_v2", "pretrained")
+    assert not canary.exists()
+
+
 def test_the_identity_follows_weights_and_preprocessing_and_not_the_path(tmp_path: Path) -> None:
     for name in ("one.pth", "two.pth"):
         (tmp_path / name).write_bytes(b"same")

@@ -106,6 +106,7 @@ def test_importing_again_mends_a_damaged_set(load, arrays):
         ({"sample_id": np.array(["a", "", "c"])}, "image", CacheError, "sample_id of sample '' is empty"),
         ({"sample_id": np.array(["a", "\ud800", "c"])}, "image", CacheError, "holds a lone surrogate"),
         ({"label": np.array([0.5, 1, 2])}, "image", SourceError, "expected 3 values of integers"),
+        ({"label": np.array([0, 1, 2**63], "u8")}, "image", CacheError, "label of sample 'ç' is 922337"),
         ({"split": np.array([b"a", b"b", b"c"])}, "image", SourceError, "expected 3 values of text"),
     ],
 )  # fmt: skip
@@ -114,6 +115,16 @@ def test_arrays_that_do_not_fit_are_refused_by_name(load, arrays, cache_dir, cha
     with pytest.raises(error, match=match):
         load(changed, modality=modality)
     assert find(cache_dir) == []
+
+
+def test_a_link_to_a_file_is_as_good_as_the_file(load, arrays, tmp_path, cache_dir):
+    imported = load(arrays)
+    (tmp_path / "link.npz").symlink_to(tmp_path / "mine.npz")
+    again = import_features(
+        tmp_path / "link.npz", dataset="own", encoder="glove", modality="image", cache_dir=cache_dir
+    )
+    assert again.already_there
+    assert again.folder == imported.folder
 
 
 class Canary:

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from align_cache.errors import RunError
 from align_cache.reporting import draw_figures, report, style
 from align_cache.reporting.curves import loss_curves
+from align_cache.reporting.heatmap import alignment_heatmap
 from align_cache.reporting.records import read_run
 from align_cache.reporting.space import project, thin
 from align_cache.reporting.tables import chance_recall, evaluation_tables
@@ -279,6 +281,26 @@ def test_a_run_without_a_reference_is_drawn_with_what_it_has(tmp_path: Path) -> 
     page = report(folder).read_text(encoding="utf-8")
     assert not (folder / "figures" / "hypotheses.png").exists()
     assert "Margins of H1 and H2 after each epoch, validation split: not measured in this run." in page
+
+
+def test_an_alignment_of_zero_in_every_epoch_was_measured(tmp_path: Path) -> None:
+    epochs = [epoch_record(epoch) | {"alignment": {"mutual_knn": {"image_text": 0.0}}} for epoch in range(3)]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_lines(folder / "records.jsonl", epochs)
+    (folder / "run.json").write_text(json.dumps(run_record()))
+    figure = alignment_heatmap(read_run(folder))
+    assert figure is not None
+    written = [text.get_text() for text in figure.findobj(Text)]
+    assert "0.000 → 0.000" in written
+    assert written.count("not measured") == 3
+
+
+def test_dollar_signs_in_names_are_drawn_as_they_are(flat_run: Path) -> None:
+    evaluation = evaluation_record()
+    evaluation["probe"]["name"] = evaluation["split"] = "a$\\frac$b"
+    write_lines(flat_run / "results.jsonl", [evaluation])
+    assert draw_figures(flat_run)
 
 
 def test_the_latest_evaluation_and_the_latest_record_of_an_epoch_count(run_folder: Path) -> None:

@@ -206,6 +206,15 @@ def test_a_label_out_of_range_is_named(tmp_path: Path, label: int | None) -> Non
         open_source("cifar10", data_dir=tmp_path)
 
 
+@pytest.mark.parametrize("told", ["{", "[]", '{"info": null}'])
+def test_a_description_in_no_known_form_is_one_line(tmp_path: Path, told: str) -> None:
+    path = tmp_path / "train-00000-of-00001.parquet"
+    write_parquet(path, [1])
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"huggingface": told}), path)
+    with pytest.raises(SourceError, match="describes itself in no known form"):
+        open_source("cifar10", data_dir=tmp_path)
+
+
 def test_an_empty_folder_is_answered_with_both_ways_to_fill_it(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="holds neither cifar-10-batches-py nor parquet files") as caught:
         open_source("cifar10", data_dir=tmp_path)

@@ -1,6 +1,7 @@
 """Flickr8k and Flickr30k from every layout in which they lie on disks, whole and damaged."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -131,10 +132,11 @@ def test_kaggles_broken_row_is_repaired_and_said(tmp_path: Path) -> None:
     assert {image.split for image in source.images} == {None}
 
 
-def test_a_row_that_cannot_be_repaired_is_refused_by_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", ["3.jpg; 5; a dog", "3.jpg| ²| a dog"])
+def test_a_row_that_cannot_be_repaired_is_refused_by_line(tmp_path: Path, row: str) -> None:
     put_images(tmp_path / "images")
-    put(tmp_path, {"results.csv": bar_csv() + "3.jpg; 5; a dog\n"})
-    with pytest.raises(SourceError, match=r"results.csv line 22: found '3.jpg; 5; a dog'"):
+    (tmp_path / "results.csv").write_text(bar_csv() + row + "\n", encoding="utf-8")
+    with pytest.raises(SourceError, match=re.escape(f"results.csv line 22: found {row!r}")):
         open_source("flickr30k", data_dir=tmp_path)
 
 

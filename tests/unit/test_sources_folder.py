@@ -1,6 +1,7 @@
 """Anyone's folder: tables of captions and labels, or a folder per class."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,13 @@ def test_captions_and_labels_may_come_from_two_tables(tmp_path: Path) -> None:
 def test_labels_that_are_all_numbers_stay_as_they_are(tmp_path: Path) -> None:
     put_images(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
     (tmp_path / "labels.jsonl").write_text(
-        jsonl({"image": "a.jpg", "label": 7}, {"image": "b.jpg", "label": 0}, {"image": "c.jpg"})
+        jsonl(
+            *({"image": name, "label": label} for name, label in [("a.jpg", 7), ("b.jpg", 0), ("c.jpg", "3")])
+        )
     )
     source = opened(tmp_path)
     assert source.label_names == ()
-    assert [s.label for s in source.images] == [7, 0, None]
+    assert [s.label for s in source.images] == [7, 0, 3]
 
 
 def test_without_a_table_the_folder_is_the_class(tmp_path: Path) -> None:
@@ -92,6 +95,32 @@ def test_without_a_table_the_folder_is_the_class(tmp_path: Path) -> None:
     assert [(s.sample_id, s.label, s.split) for s in source.images] == [
         ("cat/2.PNG", 0, None), ("dog/1.jpg", 1, None), ("dog/3.webp", 1, None),
     ]  # fmt: skip
+
+
+def test_a_number_that_does_not_fit_a_label_is_a_name(tmp_path: Path) -> None:
+    put_images(tmp_path, ["a.jpg", "b.jpg"])
+    (tmp_path / "labels.csv").write_text(f"image,label\na.jpg,{2**63}\nb.jpg,7\n")
+    source = opened(tmp_path)
+    assert source.label_names == ("7", str(2**63))
+    assert [s.label for s in source.images] == [1, 0]
+
+
+def test_labels_for_some_images_only_are_refused_before_any_model_runs(tmp_path: Path) -> None:
+    put_images(tmp_path, ["cat/b.png", "top.png"])
+    with pytest.raises(SourceError, match=r"1 of 2 images have no label, the first is top\.png"):
+        opened(tmp_path)
+    (tmp_path / "labels.csv").write_text("image,label\ncat/b.png,cat\ntop.png,\n")
+    with pytest.raises(SourceError, match="1 of 2 images have no label"):
+        opened(tmp_path)
+
+
+def test_a_file_name_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(b"IMAGE")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(SourceError, match=r"udcff\.png' is not UTF-8"):
+        opened(tmp_path)
 
 
 def test_top_folders_named_like_splits_are_splits(tmp_path: Path) -> None:
@@ -126,6 +155,17 @@ ONE = '{"image": "a.jpg", "caption": '
         ("captions.csv", "image,text,split\na.jpg,1,train\na.jpg,2,test\n", "stands in two splits"),
         ("labels.csv", "image,label\na.jpg,x\na.jpg,x\n", "a.jpg is listed more than once"),
         ("metadata.csv", "image,caption,label\na.jpg,1,x\na.jpg,2,y\n", "has two labels, x and y"),
+        (
+            "metadata.jsonl",
+            '{"image": "a.jpg", "label": NaN}\n',
+            "row 1: label is nan, wanted text or a whole",
+        ),
+        (
+            "metadata.jsonl",
+            '{"image": "a.jpg", "split": ["train"]}\n',
+            r"row 1: split is \['train'\], wanted",
+        ),
+        ("metadata.jsonl", "[" * 100_000, "metadata.jsonl cannot be read"),
         ("captions.jsonl", ONE, "captions.jsonl cannot be read"),
         ("captions.jsonl", "[1]\n", "row 1 names no image"),
         ("captions.jsonl", '{"image": 3, "caption": "x"}\n', "row 1 names no image"),

@@ -132,6 +132,26 @@ def test_the_real_client_finds_a_snapshot_in_its_cache_without_a_network(
         hub.fetch_snapshot("a/other", repo_type="dataset")
 
 
+def test_without_a_network_a_copy_that_lacks_what_is_needed_counts_as_not_fetched(
+    monkeypatch: pytest.MonkeyPatch, client, snapshot
+) -> None:
+    monkeypatch.setattr(hub, "is_reachable", lambda url: False)
+    client(snapshot, snapshot)
+    patterns = ["*.parquet", "*.safetensors"]
+    assert hub.fetch_snapshot("a/b", repo_type="model", allow_patterns=patterns)[0] == snapshot
+    with pytest.raises(OfflineError, match="is not in the local hub cache") as caught:
+        hub.fetch_snapshot("a/b", repo_type="model", allow_patterns=patterns, needed=["*.safetensors"])
+    assert "--include '*.safetensors'" in str(caught.value)
+
+
+def test_other_files_of_a_snapshot_do_not_stand_for_those_that_were_asked_for(
+    online, client, snapshot
+) -> None:
+    client(snapshot)
+    with pytest.raises(SourceError, match="no file like"):
+        hub.fetch_snapshot("a/b", repo_type="model", allow_patterns=["model.safetensors"])
+
+
 def test_offline_ends_a_process_with_the_command_and_no_attempt_to_connect(tmp_path: Path) -> None:
     program = """
 import socket

@@ -46,6 +46,14 @@ def test_a_revision_of_a_copy_on_disk_is_refused(tmp_path: Path) -> None:
         open_source("cifar10", data_dir=tmp_path, revision="main")
 
 
+def test_a_split_without_images_is_refused_beside_one_that_has_some() -> None:
+    source = open_source("shapes", options={"count": 20})
+    with pytest.raises(UsageError, match="no images in split tset; its splits: test, train, val"):
+        source.restricted(splits=["train", "tset"], limit=None)
+    bare = open_source("shapes", options={"count": 8}).restricted(splits=["training"], limit=3)
+    assert [image.split for image in bare.images] == ["train"] * 3
+
+
 @pytest.mark.parametrize("name", ["flickr30k", "flickr8k", "cifar10", "folder"])
 def test_a_folder_that_is_not_there_is_said(name: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="is not a folder"):

@@ -58,6 +58,20 @@ def test_a_split_column_outweighs_the_file_name(tmp_path: Path) -> None:
     assert [sample.split for sample in open_flickr30k(tmp_path).images] == ["train", "val", "test"]
 
 
+def test_a_row_whose_split_is_null_is_in_none(tmp_path: Path) -> None:
+    write(tmp_path / "test-00000-of-00001.parquet", numbered(0, 3, split=["train", None, "test"]))
+    assert [sample.split for sample in open_flickr30k(tmp_path).images] == ["train", None, "test"]
+
+
+@pytest.mark.parametrize(
+    ("captions", "found"), [(["one", None], "missing"), ([["one"], None], "missing"), ([1, 2], "int")]
+)
+def test_a_row_without_a_caption_in_text_is_named(tmp_path: Path, captions: list[Any], found: str) -> None:
+    write(tmp_path / "train-00000-of-00001.parquet", numbered(0, 2, caption=captions))
+    with pytest.raises(SampleError, match=rf"caption [01].jpg#0 is {found}"):
+        open_flickr30k(tmp_path)
+
+
 def test_one_split_for_everything_is_said(tmp_path: Path) -> None:
     write(tmp_path / "test-00000-of-00001.parquet", numbered(0, 3))
     assert "every image is in split test" in open_flickr30k(tmp_path).notes

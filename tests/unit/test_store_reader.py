@@ -182,6 +182,10 @@ def test_a_set_that_is_not_there_is_refused_with_the_nearest_name_and_the_comman
     ) as caught:
         open_feature_set(cache, "flowers", "resnet81")
     assert caught.value.hint == "align-cache extract --dataset flowers --encoder resnet81"
+    for asked, name in {"net@12ab": "net", "hf:owner/net@main": "hf:owner/net@main"}.items():
+        with pytest.raises(CacheError) as caught:
+            open_feature_set(cache, "flowers", asked)
+        assert caught.value.hint == f"align-cache extract --dataset flowers --encoder {name}"
     with pytest.raises(CacheError, match="there are flowers"):
         open_feature_set(cache, "flower", "resnet18")
     with pytest.raises(CacheError, match="the cache has no finished feature sets"):
