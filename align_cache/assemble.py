@@ -37,7 +37,7 @@ class Parts:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was decided on the way, for the user."""
-        return (*self.joined.notes, *self.splits.notes)
+        return (*self.joined.notes, *self.splits.notes, *self.batches.notes)
 
     @property
     def variance_weight(self) -> float | None:
@@ -110,7 +110,7 @@ def _open(config: FitConfig, cache_dir: Path, info: Mapping[str, Any] | None) ->
     """Open and join the feature sets; a resumed run reads the very sets it began with."""
 
     def opened(encoder: str, role: str) -> FeatureSet:
-        exact = f"{encoder.partition('@')[0]}@{info[role]['key8']}" if info else encoder
+        exact = f"{info[role]['encoder']}@{info[role]['key8']}" if info else encoder
         return open_feature_set(cache_dir, config.data.dataset, exact)
 
     data = config.data

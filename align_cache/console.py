@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+from align_cache.progress import Bar
 from align_cache.reporting.tables import Table, evaluation_tables, run_table
 from align_cache.reporting.wording import duration
 
@@ -45,18 +46,15 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-class Bar(Protocol):
-    """What :func:`progress` gives: told how much is done, it shows how much is left."""
-
-    def advance(self, count: int = 1) -> None:
-        """Add ``count`` to what is done."""
+class SettableBar(Bar, Protocol):
+    """What :func:`progress` gives: it can also be set."""
 
     def update(self, done: int, total: int) -> None:
         """Set what is done and what there is to do."""
 
 
 @contextmanager
-def progress(total: int | None, description: str, unit: str = "items") -> Iterator[Bar]:
+def progress(total: int | None, description: str, unit: str = "items") -> Iterator[SettableBar]:
     """Show a bar with count, rate and time left on stderr while the block runs.
 
     Where stderr is no terminal (a log file, a pipe) a plain line is written every ten seconds instead, so
@@ -73,7 +71,7 @@ def progress(total: int | None, description: str, unit: str = "items") -> Iterat
 
     Yields
     ------
-    Bar
+    SettableBar
         ``advance(count)`` adds, ``update(done, total)`` sets; both are cheap to call often.
     """
     if not stderr().is_terminal:

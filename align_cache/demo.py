@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from align_cache.encoding import Progress
 from align_cache.evaluation import evaluate
 from align_cache.extraction import extract
 from align_cache.fitting import OnRecord, fit
+from align_cache.progress import Progress
 from align_cache.reporting import report
 from align_cache.results import Record, Run
 from align_cache.settings import EvalConfig, ExtractConfig, fit_config

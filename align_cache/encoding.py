@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from align_cache.decoding import Decoder, PixelBatch
 from align_cache.encoders import load
 from align_cache.encoders.base import EncoderSpec, ImageEncoder, TextEncoder
 from align_cache.errors import AlignCacheError, NonFiniteError
+from align_cache.progress import Bar, Progress
 from align_cache.runtime import peak_memory_bytes, provenance
-from align_cache.sources.base import CaptionSample, Source
+from align_cache.sources.base import CaptionSample, ImageSample, Source
 from align_cache.store import FeatureSetWriter
 from align_cache.store.columns import encode_strings
 
@@ -25,17 +26,6 @@ if TYPE_CHECKING:
     import torch
 
 Skipped = list[tuple[str, str]]
-
-
-class Bar(Protocol):
-    """A progress bar."""
-
-    def advance(self, count: int = 1) -> None:
-        """Add ``count`` to what is done."""
-
-
-Progress = Callable[[int, str, str], AbstractContextManager[Bar]]
-"""Makes a bar from a total, a description and a unit."""
 
 
 @dataclass(slots=True)
@@ -84,6 +74,7 @@ class Encoding:
 
     def images(self, jobs: Sequence[Job]) -> None:
         """Feed every image encoder; each image is read and decoded once for all that lack its shard."""
+        _check_strings(self.source.images)
         with ExitStack() as stack:
             writers = [self._writer(stack, job) for job in jobs]
             feeds = [
@@ -222,7 +213,8 @@ class Encoding:
         self, features: NDArray[np.float32], ids: Sequence[str], encoder: str, skipped: Skipped
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Scale rows to unit length; a row that has none stops the extraction or is left out."""
-        norms = np.linalg.norm(features, axis=1, keepdims=True)
+        # In float64, where no square of a float32 overflows or vanishes.
+        norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
         good = np.isfinite(features).all(axis=1) & (norms[:, 0] > 0)
         for row in np.flatnonzero(~good).tolist():
             what = "all zero" if norms[row, 0] == 0 else "not finite"
@@ -231,7 +223,7 @@ class Encoding:
                 hint="try --precision fp32, or --on-error skip",
             )
             self._skip_or_raise(ids[row], error, skipped)
-        return features[good] / norms[good], good
+        return (features[good] / norms[good]).astype(np.float32), good
 
     def _skip_or_raise(self, sample_id: str, error: AlignCacheError, skipped: Skipped) -> None:
         if self.on_error == "fail":
@@ -242,6 +234,13 @@ class Encoding:
         job.seconds = seconds
         record = {"device": str(self.device), "seconds": round(seconds, 3), "samples": job.samples_done}
         writer.finish({**provenance(), **record, "peak_memory_bytes": peak_memory_bytes()})
+
+
+def _check_strings(samples: Sequence[ImageSample] | Sequence[CaptionSample]) -> None:
+    """Refuse ids and splits that cannot be stored, before a model is loaded."""
+    ids = [sample.sample_id for sample in samples]
+    encode_strings(ids, "sample_id", range(len(ids)), allow_empty=False)
+    encode_strings([sample.split or "" for sample in samples], "split", ids)
 
 
 def _to_device(pixels: NDArray[np.uint8], device: torch.device) -> torch.Tensor:

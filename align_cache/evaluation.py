@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from align_cache.adapters import AdapterPair
 from align_cache.embedding import embed_pairs, embedding_views, feature_views, open_inputs
 from align_cache.errors import UsageError
 from align_cache.metrics.summary import Summary, margins, summarise
 from align_cache.model import load_pair
 from align_cache.pairs import PairedFeatures, Pairs, join, split_pairs
-from align_cache.probing import open_probe_sets, probe_run, relative
-from align_cache.results import Record, Run, now
-from align_cache.runtime import resolve_device
+from align_cache.probing import ProbeSets, open_probe_sets, probe_run, relative
+from align_cache.results import Record, Run
+from align_cache.runtime import now, resolve_device
 from align_cache.settings import EvalConfig, FitConfig, fit_config
 from align_cache.splits import canonical_split
 from align_cache.store import FeatureSet, open_feature_set
@@ -45,35 +47,15 @@ def evaluate(
     """
     say = on_stage or (lambda stage: None)
     info, trained = run.info(), fit_config(file=run.folder / "config.toml")
-    device = resolve_device(config.device)
     say("opening the features")
     joined = _open(info, trained, cache_dir)
     split, pairs = _choose(joined, trained, config.split)
     if config.k >= pairs.n_images:
         raise UsageError(f"k = {config.k} neighbours, and the {split} split has {pairs.n_images} images")
-    probe_sets = None
-    if config.probe is not None:
-        probe_sets = open_probe_sets(
-            cache_dir,
-            config.probe,
-            image=joined.image,
-            reference=joined.reference if config.probe_with_reference else None,
-            image_encoder=config.probe_image_encoder,
-            reference_encoder=config.probe_reference,
-        )
+    probe_sets = _probe_sets(config, joined, cache_dir)
     pair, epoch = load_pair(run, config.checkpoint)
-    pair.to(device)
-
+    pair.to(resolve_device(config.device))
     say("measuring features and embeddings")
-    inputs = open_inputs(joined, pairs, device=device)
-    views, captions = feature_views(inputs, pairs)
-    owner = pairs.caption_image
-    features = summarise(views, captions=captions, caption_image=owner, k=config.k, jackknife=True)
-    embedded = embed_pairs(pair, inputs, pairs)
-    views = embedding_views(embedded, inputs, pairs)
-    captions = embedded.captions
-    embeddings = summarise(views, captions=captions, caption_image=owner, k=config.k, jackknife=True)
-    embeddings.record["distribution"]["mean_norm"] = embedded.mean_norm
     record: Record = {
         "kind": "evaluation",
         "created": now(),
@@ -84,29 +66,66 @@ def evaluate(
         "n_images": pairs.n_images,
         "n_captions": pairs.n_captions,
         "k": config.k,
-        "chance": embeddings.record["chance"],
-        "features": features.record,
-        "embeddings": embeddings.record,
-        "hypotheses": _hypotheses(embeddings, features),
+        **_summaries(joined, pairs, pair, k=config.k, device=resolve_device(config.device)),
         "probe": None,
         "untrained": info["untrained"],
         "notes": list(joined.notes),
     }
     if probe_sets is not None:
-        rows = probe_run(
-            pair.image,
-            probe_sets,
-            hidden_dim=config.classifier_hidden_dim,
-            batch_size=config.downstream_batch_size,
-            seed=config.seed,
-            device=device,
-            on_row=lambda row: say(f"probing {row.replace('_', ' ')} on {probe_sets.name}"),
-        )
-        record["probe"] = {
-            "name": probe_sets.name, "rows": rows, "relative": relative(rows), "notes": list(probe_sets.notes)
-        }  # fmt: skip
+        record["probe"] = _probe(config, trained, probe_sets, pair, say)
     run.append_result(record)
     return record
+
+
+def _summaries(
+    joined: PairedFeatures, pairs: Pairs, pair: AdapterPair, *, k: int, device: torch.device
+) -> Record:
+    """Measure raw features and embeddings of the same pairs."""
+    inputs = open_inputs(joined, pairs, device=device)
+    owner = pairs.caption_image
+    views, captions = feature_views(inputs, pairs)
+    one_model = joined.image.encoder == joined.text.encoder  # two towers of one model share a space
+    features = summarise(
+        views, captions=captions, caption_image=owner, k=k, same_space=one_model, jackknife=True
+    )
+    embedded = embed_pairs(pair, inputs, pairs)
+    views, captions = embedding_views(embedded, inputs, pairs), embedded.captions
+    embeddings = summarise(views, captions=captions, caption_image=owner, k=k, jackknife=True)
+    embeddings.record["distribution"]["mean_norm"] = embedded.mean_norm
+    return {
+        "chance": embeddings.record["chance"],
+        "features": features.record,
+        "embeddings": embeddings.record,
+        "hypotheses": _hypotheses(embeddings, features),
+    }
+
+
+def _probe_sets(config: EvalConfig, joined: PairedFeatures, cache_dir: Path) -> ProbeSets | None:
+    if config.probe is None:
+        return None
+    return open_probe_sets(
+        cache_dir,
+        config.probe,
+        image=joined.image,
+        reference=joined.reference if config.probe_with_reference else None,
+        image_encoder=config.probe_image_encoder,
+        reference_encoder=config.probe_reference,
+    )
+
+
+def _probe(
+    config: EvalConfig, trained: FitConfig, sets: ProbeSets, pair: AdapterPair, say: Callable[[str], None]
+) -> Record:
+    rows = probe_run(
+        pair.image,
+        sets,
+        hidden_dim=config.classifier_hidden_dim or trained.evaluation.classifier_hidden_dim,
+        batch_size=config.downstream_batch_size or trained.evaluation.downstream_batch_size,
+        seed=config.seed,
+        device=resolve_device(config.device),
+        on_row=lambda row: say(f"probing {row.replace('_', ' ')} on {sets.name}"),
+    )
+    return {"name": sets.name, "rows": rows, "relative": relative(rows), "notes": list(sets.notes)}
 
 
 def _open(info: Record, trained: FitConfig, cache_dir: Path) -> PairedFeatures:

@@ -4,7 +4,6 @@ import hashlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_cache.errors import NonFiniteError, SourceError, UsageError
-from align_cache.runtime import provenance
+from align_cache.runtime import now, provenance
 from align_cache.splits import canonical_split
 from align_cache.store.catalog import is_complete
 from align_cache.store.columns import NORM_TOLERANCE
@@ -102,7 +101,7 @@ def import_features(
                 counts={"normalised": int(normalised[part].sum())},
                 **{name: values[part] for name, values in rows.items()},
             )
-        record = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "source": str(file)}
+        record = {"created": now(), "source": str(file)}
         manifest = writer.finish(provenance() | record)
     return Imported(writer.folder, manifest, already_there=False)
 

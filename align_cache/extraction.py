@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from align_cache.encoders import resolve
 from align_cache.encoders.base import EncoderRequest, EncoderSpec
-from align_cache.encoding import Bar, Encoding, Job, Progress
-from align_cache.errors import UsageError
+from align_cache.encoding import Encoding, Job
+from align_cache.errors import SampleError, UsageError
+from align_cache.progress import Progress, no_progress
 from align_cache.runtime import resolve_device, torch_dtype
 from align_cache.settings import ExtractConfig
 from align_cache.sources import open_source
@@ -91,19 +91,22 @@ def extract(
             workers=config.workers or os.cpu_count() or 1,
             on_error=config.on_error,
             overwrite=config.overwrite,
-            progress=progress or _no_progress,
+            progress=progress or no_progress,
             note=note,
         )
         encoding.images([job for job in todo if job.spec.modality == "image"])
         for job in todo:
             if job.spec.modality == "text":
                 encoding.captions(job)
-    return [_result(job, cache_dir) for job in jobs]
+    return [_result(job, cache_dir, on_error=config.on_error) for job in jobs]
 
 
 def _jobs(config: ExtractConfig, source: Source) -> list[Job]:
     """Decide every encoder and every identity; nothing is loaded yet."""
-    digests = {"image": images_digest(source.images), "text": captions_digest(source.captions)}
+    digests = {
+        "image": images_digest(source.images, source.label_names),
+        "text": captions_digest(source.captions),
+    }
     jobs = []
     for name in config.encoders:
         request = EncoderRequest(
@@ -141,9 +144,16 @@ def _identity(config: ExtractConfig, source: Source, spec: EncoderSpec, digest: 
     }
 
 
-def _result(job: Job, cache_dir: Path) -> Extracted:
+def _result(job: Job, cache_dir: Path, *, on_error: Literal["fail", "skip"]) -> Extracted:
     manifest = is_complete(cache_dir, job.identity)
     assert manifest is not None  # it was found whole, or has just been published
+    if manifest.skipped and on_error == "fail":
+        sample_id, reason = manifest.skipped[0]
+        raise SampleError(
+            f"{manifest.name} lacks {len(manifest.skipped)} samples that were skipped, "
+            f"the first {sample_id}: {reason}",
+            hint="mend them, or accept it with --on-error skip",
+        )
     return Extracted(
         dataset=manifest.dataset,
         encoder=manifest.encoder,
@@ -158,12 +168,3 @@ def _result(job: Job, cache_dir: Path) -> Extracted:
         seconds=job.seconds,
         samples_done=job.samples_done,
     )
-
-
-class _NoBar:
-    def advance(self, count: int = 1) -> None:
-        """Show nothing."""
-
-
-def _no_progress(total: int, description: str, unit: str) -> AbstractContextManager[Bar]:
-    return nullcontext(_NoBar())

@@ -18,8 +18,8 @@ from align_cache.errors import AlignCacheError
 from align_cache.lock import holding
 from align_cache.losses import LossParts
 from align_cache.probing import probe_run
-from align_cache.results import Record, Run, create_run, find_run, now
-from align_cache.runtime import peak_memory_bytes, provenance
+from align_cache.results import Record, Run, create_run, find_run
+from align_cache.runtime import now, peak_memory_bytes, provenance
 from align_cache.settings import FitConfig, fit_config
 from align_cache.store import FeatureSet
 from align_cache.trainer import require_finite

@@ -138,12 +138,10 @@ def split_pairs(
     inside a larger one of the same seed.
     """
     notes: list[str] = []
-    has_splits = bool((joined.splits == "train").any())
-    train = (
-        np.flatnonzero(joined.splits == "train") if has_splits else np.flatnonzero(joined.splits != "test")
-    )
+    named = "train" if (joined.splits == "train").any() else ""
+    train = np.flatnonzero(joined.splits == named)
     val = np.flatnonzero(joined.splits == "val")
-    if how == "fraction" or not has_splits or not len(val):
+    if how == "fraction" or not len(val):
         if how == "dataset":
             notes.append(
                 f"the dataset names no validation images: {val_fraction:.0%} of its training images validate"
@@ -194,6 +192,10 @@ class Batches:
         self._pairs, self._accumulation, self._seed = pairs, accumulation, seed
         self._members = [np.flatnonzero(pairs.caption_counts > r) for r in range(rounds)]
         self.batch_size = min(batch_size, pairs.n_images)
+        shrunk = (
+            f"batch_size = {batch_size:,}, and only {pairs.n_images:,} images train: all of them in one batch"
+        )
+        self.notes = (shrunk,) if self.batch_size < batch_size else ()
         per_round = [len(members) // self.batch_size for members in self._members]
         self.batches_per_epoch = sum(per_round)
         self.steps_per_epoch = -(-self.batches_per_epoch // accumulation)

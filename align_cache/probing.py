@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from align_cache.adapters import Adapter, unit
 from align_cache.errors import PairingError
 from align_cache.metrics.probe import linear_probe, mlp_probe
-from align_cache.store import FeatureSet, open_feature_set
+from align_cache.store import FeatureSet, find, open_feature_set
 from align_cache.store.layout import differences
 
 _BLOCK_ROWS = 4096
@@ -64,7 +64,7 @@ def open_probe_sets(
     notes: list[str] = []
 
     def opened(own: FeatureSet, other: str | None) -> FeatureSet:
-        found = open_feature_set(cache_dir, dataset, other or own.encoder)
+        found = open_feature_set(cache_dir, dataset, other or _same_encoder_name(cache_dir, dataset, own))
         _require_same_encoder(own, found, notes)
         _require_labels(found)
         return found
@@ -107,9 +107,15 @@ def relative(rows: dict[str, Any]) -> dict[str, Any]:
     if reference is None:
         return {}
     return {
-        name: {head: result["accuracy"] / reference[head]["accuracy"] for head, result in heads.items()}
+        name: {
+            head: _ratio(result["accuracy"], reference[head]["accuracy"]) for head, result in heads.items()
+        }
         for name, heads in rows.items()
     }
+
+
+def _ratio(accuracy: float, reference: float) -> float | None:
+    return accuracy / reference if reference else None
 
 
 def _probe(
@@ -143,16 +149,28 @@ def _rows(
     return torch.cat([unit(adapter(torch.from_numpy(block).to(device).float())) for block in blocks])
 
 
+def _same_encoder_name(cache_dir: Path, dataset: str, own: FeatureSet) -> str:
+    """Name the dataset's only set of the run's very encoder, where others bear the encoder's name too."""
+    wanted = own.manifest.identity["encoder"]
+    same = [
+        stored.manifest
+        for stored in find(cache_dir, dataset=dataset, encoder=own.encoder)
+        if not differences(wanted, stored.manifest.identity["encoder"])
+    ]
+    return f"{own.encoder}@{same[0].key}" if len(same) == 1 else own.encoder
+
+
 def _require_same_encoder(own: FeatureSet, found: FeatureSet, notes: list[str]) -> None:
     if own.dim != found.dim:
         raise PairingError(f"{found.name} has {found.dim} dimensions, and the run was trained on {own.dim} "
                            f"({own.name})")  # fmt: skip
-    ours, theirs = own.manifest.identity["encoder"], found.manifest.identity["encoder"]
-    imported = ours.get("imported") or theirs.get("imported")
-    if imported or own.encoder != found.encoder:
-        notes.append(
-            f"{found.name} is taken to be of the same encoder as {own.name}: nothing on disk can tell"
-        )
+    ours, theirs = ({k: v for k, v in features.manifest.identity["encoder"].items() if k != "name"}
+                    for features in (own, found))  # fmt: skip
+    if ours.get("imported") or theirs.get("imported"):
+        if own.key != found.key:
+            notes.append(
+                f"{found.name} is taken to be of the same encoder as {own.name}: imported features do not say"
+            )
         return
     differing = differences(ours, theirs)
     if differing:

@@ -122,11 +122,6 @@ def find_run(cache_dir: Path, name: str = "latest") -> Run:
     raise RunError(f"{found}; the latest: {known}", hint="align-cache runs ls shows all of them")
 
 
-def now() -> str:
-    """Return the time as records carry it: ISO 8601, UTC, seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _index(cache_dir: Path) -> Path:
     return cache_dir / "runs" / "index.jsonl"
 

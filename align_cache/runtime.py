@@ -9,6 +9,7 @@ import os
 import platform
 import resource
 import sys
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -69,6 +70,11 @@ def provenance() -> dict[str, object]:
         "processors": os.cpu_count(),
         "packages": {name: version for name in _RECORDED_PACKAGES if (version := _version(name))},
     }
+
+
+def now() -> str:
+    """Return the time as records carry it: ISO 8601, UTC, seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _version(package: str) -> str | None:

@@ -4,10 +4,11 @@ The names and defaults of :class:`FitConfig` are those of the DINOv2 alignment p
 where that document contradicts itself, ``configs/mlp-base.toml`` holds the other value.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from align_cache.config import Layer, file_layer, flag_layer, resolve, set_layer
 from align_cache.runtime import DeviceName, Precision
@@ -79,6 +80,14 @@ class ExtractConfig(Settings):
     """What an unreadable image does: stop, naming it, or be left out and recorded."""
     overwrite: bool = Field(default=False, json_schema_extra=PROVENANCE)
     """Extract again what is already there."""
+
+    @field_validator("encoders")
+    @classmethod
+    def _each_once(cls, encoders: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for name, count in Counter(encoders).items() if count > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} is named twice")
+        return encoders
 
     @model_validator(mode="after")
     def _weights_name_encoders(self) -> "ExtractConfig":
@@ -154,6 +163,12 @@ class LossSettings(Settings):
     """Whether the distribution term is part of the loss."""
     variance_weight: NonNegative = 0.4
     """Its weight."""
+
+    @model_validator(mode="after")
+    def _learned_in_bounds(self) -> "LossSettings":
+        if self.learn_temperature and not 0.01 <= self.temperature <= 1.0:
+            raise ValueError(f"a learned temperature is held in [0.01, 1], and starts at {self.temperature}")
+        return self
 
 
 class OptimSettings(Settings):
@@ -266,10 +281,10 @@ class EvalConfig(Settings):
     """Its reference feature set, likewise."""
     probe_with_reference: bool = True
     """Whether the reference is probed too; without it there is nothing to be relative to."""
-    classifier_hidden_dim: Positive = 512
-    """Width of the probe's hidden-layer head."""
-    downstream_batch_size: Positive = 128
-    """Batch of that head."""
+    classifier_hidden_dim: Positive | None = None
+    """Width of the probe's hidden-layer head; None: as the run was configured."""
+    downstream_batch_size: Positive | None = None
+    """Batch of that head; None: as the run was configured."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of the probe's held-out tenth and of its hidden-layer head."""
     device: DeviceName = "auto"

@@ -16,6 +16,7 @@ from align_cache.cli.options import (
     Json,
     split_weights,
 )
+from align_cache.reporting.wording import byte_size
 
 if TYPE_CHECKING:
     from align_cache.extraction import Extracted
@@ -143,7 +144,7 @@ def cache_ls(cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None
 
     table = Table("set", "modality", "rows", "dim", "size", "", box=None, pad_edge=False, header_style="bold")
     for row in map(_summary, stored):
-        size, flag = _megabytes(row["bytes"]), "untrained" if row["untrained"] else ""
+        size, flag = byte_size(row["bytes"]), "untrained" if row["untrained"] else ""
         table.add_row(row["name"], row["modality"], f"{row['rows']:,}", str(row["dim"]), size, flag)
     stdout().print(table if stored else f"no feature sets in {cache_dir / 'features'}")
 
@@ -159,7 +160,7 @@ def cache_info(name: SetName = None, cache_dir: CacheDir = DEFAULT_CACHE, as_jso
         return
     for entry in stored:
         row = _details(entry)
-        typer.echo(f"{row['name']}  {row['rows']:,} x {row['dim']}  {_megabytes(row['bytes'])}")
+        typer.echo(f"{row['name']}  {row['rows']:,} x {row['dim']}  {byte_size(row['bytes'])}")
         for key in ("folder", "counts", "skipped"):
             typer.echo(f"{key}: {row[key]}")
         for key in ("identity", "provenance"):
@@ -199,19 +200,24 @@ def cache_rm(
     cache_dir: CacheDir = DEFAULT_CACHE,
     as_json: Json = False,
 ) -> None:
-    """Remove feature sets, with a look first."""
+    """Remove feature sets, with a look first; an unfinished one by its folder, dataset/encoder-key."""
+    from align_cache.store.catalog import set_folders
     from align_cache.store.verify import remove
 
-    stored = _matching(cache_dir, name)
-    for entry in stored:
-        row = _summary(entry)
-        typer.echo(f"{row['name']}  {row['rows']:,} rows  {_megabytes(row['bytes'])}", err=as_json)
+    unfinished = cache_dir / "features" / name
+    if unfinished in set_folders(cache_dir):  # a folder's own name also reaches sets without a manifest
+        doomed = {unfinished: f"features/{name}"}
+    else:
+        stored = [(entry.folder, _summary(entry)) for entry in _matching(cache_dir, name)]
+        doomed = {folder: f"{s['name']}  {s['rows']:,} rows  {byte_size(s['bytes'])}" for folder, s in stored}
+    for description in doomed.values():
+        typer.echo(description, err=as_json)
     if not yes:
-        typer.confirm(f"remove {'these' if len(stored) > 1 else 'this'}?", abort=True, err=True)
-    for entry in stored:
-        remove(entry.folder)
+        typer.confirm(f"remove {'these' if len(doomed) > 1 else 'this'}?", abort=True, err=True)
+    for folder in doomed:
+        remove(folder)
     if as_json:
-        typer.echo(json.dumps([entry.manifest.name for entry in stored]))
+        typer.echo(json.dumps([str(folder) for folder in doomed]))
 
 
 def _matching(cache_dir: Path, name: str | None) -> Any:
@@ -253,10 +259,6 @@ def _details(entry: Any) -> dict[str, Any]:
 def _provenance(folder: Path) -> Any:
     path = folder / "provenance.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _megabytes(n_bytes: int) -> str:
-    return f"{n_bytes / 1e6:,.1f} MB"
 
 
 def _note(line: str) -> None:
@@ -302,4 +304,4 @@ def _show(results: "list[Extracted]") -> None:
         table.add_row(name, shape, result.status, rate, ", ".join(facts))
     stdout().print(table)
     if any(result.samples_done for result in results):
-        _note(f"peak memory {_megabytes(peak_memory_bytes())}")
+        _note(f"peak memory {byte_size(peak_memory_bytes())}")

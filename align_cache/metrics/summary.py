@@ -39,8 +39,7 @@ class Summary:
     """The numbers of one set of views, and the per-item scores that margins are judged by."""
 
     record: dict[str, Any]
-    """``n``, ``k``, ``alignment``, ``chance``, ``retrieval`` (None where image and text differ in width),
-    ``distribution``; as JSON can hold it."""
+    """``n``, ``k``, ``alignment``, ``chance``, ``retrieval``, ``distribution``; as JSON can hold it."""
     scores: dict[str, dict[str, NDArray[np.float64]]]
     """What each item contributes, shape (n,), by metric and pair of views."""
 
@@ -51,6 +50,7 @@ def summarise(
     captions: Tensor,
     caption_image: NDArray[np.int64],
     k: int,
+    same_space: bool = True,
     jackknife: bool = False,
 ) -> Summary:
     """Measure alignment, retrieval and spread.
@@ -66,6 +66,9 @@ def summarise(
         Row of the image that each caption describes.
     k : int
         Neighbours; k < n.
+    same_space : bool
+        Whether image and text are points of one space, as embeddings are. Features of two encoders are
+        not, even of equal width: then retrieval, modality gap and variance difference are None.
     jackknife : bool
         Also score each item under CKA, so that its margins have intervals.
 
@@ -81,7 +84,6 @@ def summarise(
     }
     if jackknife and n >= _JACKKNIFE_ITEMS:
         scores["cka"] = {name: cka_scores(views[a], views[b]) for name, (a, b) in pairs.items()}
-    same_space = views["image"].shape[1] == captions.shape[1]
     record = {
         "n": n,
         "k": k,
@@ -91,7 +93,7 @@ def summarise(
         },
         "chance": {"mutual_knn": k / (n - 1), "cka": 0.0},
         "retrieval": retrieval(views["image"], captions, caption_image).to_record() if same_space else None,
-        "distribution": _distribution(views),
+        "distribution": _distribution(views, same_space=same_space),
     }
     return Summary(record, scores)
 
@@ -127,14 +129,14 @@ def margins(embeddings: Summary, baseline: Summary) -> dict[str, Hypotheses] | N
     return judged
 
 
-def _distribution(views: Mapping[str, Tensor]) -> dict[str, Any]:
-    image, text, reference = views["image"], views["text"], views.get("reference")
-    same_width = reference is not None and reference.shape[1] == views["aligned"].shape[1]
+def _distribution(views: Mapping[str, Tensor], *, same_space: bool) -> dict[str, Any]:
+    reference = views.get("reference")
+    comparable = same_space and reference is not None and reference.shape[1] == views["aligned"].shape[1]
     return {
         "variance_difference": variance_difference(views["aligned"], views["reference"])
-        if same_width
+        if comparable
         else None,
         "effective_rank": {name: effective_rank(rows) for name, rows in views.items()},
         "uniformity": {name: uniformity(rows) for name, rows in views.items()},
-        "modality_gap": modality_gap(image, text) if image.shape[1] == text.shape[1] else None,
+        "modality_gap": modality_gap(views["image"], views["text"]) if same_space else None,
     }

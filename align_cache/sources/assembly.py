@@ -61,7 +61,7 @@ def assemble(
     captions, caption_notes = checked_captions(ordered)
     names = tuple(record.name for record in ordered)
     images = tuple(
-        ImageSample(record.name, f"{tree.size_bytes(record.name)} bytes", record.label, record.split)
+        ImageSample(record.name, tree.fingerprint(record.name), record.label, record.split)
         for record in ordered
     )
 

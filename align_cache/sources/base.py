@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -82,9 +83,10 @@ class Source:
         )
 
 
-def images_digest(images: Iterable[ImageSample]) -> str:
-    """sha256 over ids, order, content fingerprints, labels and splits: the content part of an identity."""
-    return _digest((s.sample_id, s.fingerprint, str(s.label), str(s.split)) for s in images)
+def images_digest(images: Iterable[ImageSample], label_names: Iterable[str] = ()) -> str:
+    """sha256 over ids, order, content fingerprints, labels and their names, splits: part of an identity."""
+    rows = ((s.sample_id, s.fingerprint, str(s.label), str(s.split)) for s in images)
+    return _digest(chain(rows, [("label_names", *label_names)]))
 
 
 def captions_digest(captions: Iterable[CaptionSample]) -> str:

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from align_cache.errors import SourceError
+from align_cache.files import checksum
+
+_UNCOMPRESSED = frozenset({".bmp", ".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".npy"})
 
 
 class FileTree:
@@ -27,9 +30,15 @@ class FileTree:
         """Return every file's path, and every link's that leads out, sorted."""
         return sorted({*self._sizes, *self._outside})
 
-    def size_bytes(self, name: str) -> int:
-        """Return the size of a file that is there."""
-        return self._sizes[name]
+    def fingerprint(self, name: str) -> str:
+        """Return what stands for a file's content: its size, and a checksum where editing keeps the size.
+
+        Compressed formats change their size with nearly every change of content; uncompressed ones never do.
+        """
+        size = f"{self._sizes[name]} bytes"
+        if PurePosixPath(name).suffix.lower() not in _UNCOMPRESSED:
+            return size
+        return f"{size}, xxh3_128 {checksum(self.root / name)}"
 
     def check_holds(self, dataset: str, names: Sequence[str]) -> None:
         """Refuse unless every name is a file here.

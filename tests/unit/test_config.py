@@ -138,6 +138,7 @@ def test_all_errors_come_at_once_with_origin_and_nearest_name(tmp_path: Path) ->
         ("optim.min_lr=1", "min_lr = 1.0 is above lr"),
         ("optim.warmup_epochs=20", "leaves none of 20 epochs"),
         ("data.reference=none", "loss.distribution_matching needs data.reference"),
+        ("loss={learn_temperature=true, temperature=2.0}", r"held in \[0.01, 1\], and starts at 2.0"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(assignment: str, complaint: str) -> None:

@@ -191,6 +191,47 @@ def test_skipping_leaves_it_out_records_it_and_takes_its_captions_along(
     assert any("1 captions" in note for note in joined.notes)
 
 
+def test_a_set_with_skipped_samples_does_not_pass_for_a_whole_one(cache_dir: Path, pictures: Path) -> None:
+    changes: dict[str, Any] = {"dataset": "folder", "data_dir": pictures, "options": {}}
+    run(cache_dir, **changes, on_error="skip")
+    with pytest.raises(SampleError, match=r"lacks 1 samples that were skipped, the first p5\.jpg"):
+        run(cache_dir, **changes)
+    (again,) = run(cache_dir, **changes, on_error="skip")
+    assert again.status == "already there"
+
+
+def test_other_label_names_are_other_features(tmp_path: Path, cache_dir: Path) -> None:
+    keys = []
+    for names in (("cat", "dog"), ("lion", "wolf")):
+        folder = tmp_path / names[0]
+        for i, name in enumerate(names):
+            (folder / name).mkdir(parents=True)
+            Image.new("RGB", (40, 40), (i * 200, 90, 30)).save(folder / name / "a.png")
+        (result,) = run(cache_dir, dataset="folder", data_dir=folder, options={})
+        keys.append(result.key)
+        assert FeatureSet.open(result.folder).label_names == names
+    assert keys[0] != keys[1]
+
+
+def test_an_uncompressed_image_of_the_same_size_and_other_content_has_another_key(
+    tmp_path: Path, cache_dir: Path
+) -> None:
+    folder = tmp_path / "bitmaps"
+    folder.mkdir()
+    (folder / "captions.csv").write_text("file_name,caption\na.bmp,a square\nb.bmp,a circle\n")
+    keys = set()
+    for shade in (10, 11):
+        for name in ("a", "b"):
+            Image.new("RGB", (40, 40), (shade, 90, 30)).save(folder / f"{name}.bmp")
+        keys.add(run(cache_dir, dataset="folder", data_dir=folder, options={})[0].key)
+    assert len(keys) == 2
+
+
+def test_an_encoder_named_twice_is_refused(cache_dir: Path) -> None:
+    with pytest.raises(ValueError, match="small-cnn is named twice"):
+        run(cache_dir, encoders=("small-cnn", "small-cnn"))
+
+
 def test_features_that_are_no_numbers_name_the_sample_and_the_encoder(
     cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from align_cache.checkpoint import load_adapters, load_trainer, save_checkpoint
-from align_cache.errors import AlignCacheError, ConfigError, CorruptError, NonFiniteError, RunError
+from align_cache.errors import (
+    AlignCacheError,
+    ConfigError,
+    CorruptError,
+    NonFiniteError,
+    PairingError,
+    RunError,
+)
 from align_cache.evaluation import evaluate
 from align_cache.fitting import fit, resume_fit
 from align_cache.model import load_pair, new_pair
@@ -268,6 +275,26 @@ def test_the_probe_while_training_and_in_an_evaluation(cache_dir: Path) -> None:
     relative = record["probe"]["relative"]["image_features"]["linear"]
     assert relative == record["probe"]["rows"]["image_features"]["linear"]["accuracy"] / reference
     assert run.results() == [json.loads(json.dumps(record))]
+
+
+def test_a_probe_without_the_reference_is_asked_for_and_not_relative_to_anything(cache_dir: Path) -> None:
+    paired_sets(cache_dir)
+    labelled(cache_dir)
+    run = fit(toy(), cache_dir=cache_dir)
+    record = evaluate(run, EvalConfig(k=3, probe="classes", probe_with_reference=False), cache_dir=cache_dir)
+    assert record["probe"]["rows"].keys() == {"image_features", "image_embeddings"}
+    assert record["probe"]["relative"] == {}
+
+
+def test_a_probe_set_of_another_encoder_is_refused(cache_dir: Path) -> None:
+    paired_sets(cache_dir)
+    labelled(cache_dir)
+    run = fit(toy(), cache_dir=cache_dir)
+    config = EvalConfig(k=3, probe="classes", probe_image_encoder="reference")
+    with pytest.raises(PairingError, match=r"classes/reference@\w+ has 8 dimensions"):
+        evaluate(run, config, cache_dir=cache_dir)
+    with pytest.raises(PairingError, match=r"toy/image@\w+ cannot be probed: it has no labels"):
+        evaluate(run, EvalConfig(k=3, probe="toy"), cache_dir=cache_dir)
 
 
 def labelled(cache_dir: Path) -> None:

@@ -142,6 +142,16 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(cache_dir: Path) -> None:
     assert rows(0, 1) != rows(1, 1)
 
 
+def test_validation_images_do_not_train_where_none_are_named_for_training(cache_dir: Path) -> None:
+    joined = join(*paired_sets(cache_dir))
+    joined.splits[joined.splits == "train"] = ""
+    splits = split_pairs(joined, how="dataset", val_fraction=0.25, num_samples=None, seed=0)
+    assert (splits.train.n_images, splits.val.n_images) == (36, 12)
+    joined.splits[joined.splits == ""] = "test"
+    with pytest.raises(PairingError, match="0 images to train and 12 to validate"):
+        split_pairs(joined, how="dataset", val_fraction=0.25, num_samples=None, seed=0)
+
+
 def test_a_batch_larger_than_the_data_becomes_all_of_it(cache_dir: Path) -> None:
     pairs = join(*paired_sets(cache_dir, n=10)).pairs
     batches = Batches(pairs, batch_size=256, accumulation=2, captions_per_image=1, seed=0)

@@ -35,6 +35,8 @@ def test_concatenation_has_the_mean_of_both_kernels() -> None:
 def test_the_four_pairs_are_measured_by_both_metrics() -> None:
     rows = views()
     record = summarise(rows, captions=rows["text"], caption_image=np.arange(40), k=5).record
+    assert record["distribution"]["modality_gap"] > 0
+    assert record["distribution"]["variance_difference"] > 0
     for name, (a, b) in PAIRS.items():
         assert record["alignment"]["mutual_knn"][name] == pytest.approx(mutual_knn(rows[a], rows[b], k=5))
         assert record["alignment"]["cka"][name] == pytest.approx(cka(rows[a], rows[b]))
@@ -43,9 +45,9 @@ def test_the_four_pairs_are_measured_by_both_metrics() -> None:
 
 
 def test_what_cannot_be_measured_is_absent_and_the_rest_is_there() -> None:
-    rows = views(text_dim=4)
+    rows = views()  # of equal width, which does not make them one space
     del rows["reference"]
-    summary = summarise(rows, captions=rows["text"], caption_image=np.arange(40), k=5)
+    summary = summarise(rows, captions=rows["text"], caption_image=np.arange(40), k=5, same_space=False)
     assert summary.record["retrieval"] is None
     assert summary.record["distribution"]["modality_gap"] is None
     assert summary.record["distribution"]["variance_difference"] is None
