@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from align_cache._version import __version__
 
 if TYPE_CHECKING:
+    from align_cache.comparison import Comparison, compare
     from align_cache.evaluation import evaluate
     from align_cache.external import import_features
     from align_cache.extraction import extract
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     from align_cache.store import FeatureSet, open_feature_set
 
 _HOMES = {
+    "Comparison": "comparison",
     "EvalConfig": "settings",
     "ExtractConfig": "settings",
     "FeatureSet": "store",
     "FitConfig": "settings",
     "Run": "results",
+    "compare": "comparison",
     "evaluate": "evaluation",
     "extract": "extraction",
     "find_run": "results",
@@ -38,12 +41,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Comparison",
     "EvalConfig",
     "ExtractConfig",
     "FeatureSet",
     "FitConfig",
     "Run",
     "__version__",
+    "compare",
     "evaluate",
     "extract",
     "find_run",

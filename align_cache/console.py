@@ -7,13 +7,15 @@ Data goes to stdout, progress and notes to stderr. rich is imported where it is 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from align_cache.progress import Bar
-from align_cache.reporting.tables import Table, evaluation_tables, run_table
+from align_cache.reporting.evaluation_tables import evaluation_tables
+from align_cache.reporting.run_table import run_table
+from align_cache.reporting.tables import Table
 from align_cache.reporting.wording import duration
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, Task, TaskID
     from rich.table import Table as RichTable
     from rich.text import Text
+
+    from align_cache.comparison import Comparison
 
 PLAIN_LINE_EVERY_S = 10.0
 UNBOUNDED_WIDTH = 160
@@ -175,7 +179,7 @@ def evaluation_table(record: Mapping[str, Any]) -> Group:
     Returns
     -------
     rich.console.Group
-        Retrieval, alignment, hypotheses, distribution and probe, each with its N, k and intervals.
+        Retrieval, alignment, null, hypotheses, distribution and probe, each with its N, k and intervals.
     """
     from rich.console import Group
     from rich.text import Text
@@ -193,6 +197,28 @@ def run_summary(run: Mapping[str, Any]) -> Group:
 
     warnings = [Text(line, style="bold red") for line in _untrained_lines(run)]
     return Group(*warnings, _rich_table(run_table(run)))
+
+
+def comparison_table(comparison: Comparison) -> Group:
+    """Render a comparison of runs for the terminal: groups, numbers, differences, what was left out."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from align_cache.reporting.comparison import comparison_tables
+
+    warnings = [
+        Text(line, style="bold red") for line in _untrained_lines({"untrained": comparison.untrained})
+    ]
+    return Group(*warnings, *(_rich_table(table) for table in comparison_tables(comparison)))
+
+
+def runs_table(entries: Sequence[Mapping[str, Any]]) -> RichTable:
+    """Render the runs of a cache for the terminal, one a line."""
+    from align_cache.reporting.run_list import list_table
+
+    table = _rich_table(list_table(entries))
+    table.columns[0].no_wrap = True  # an id has to be copied whole
+    return table
 
 
 def _untrained_lines(record: Mapping[str, Any]) -> list[str]:

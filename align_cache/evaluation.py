@@ -1,6 +1,7 @@
 """Stage 3: judge a run on features it was not trained on, and append the result to its folder."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,16 @@ def evaluate(
     probe_sets = _probe_sets(config, joined, cache_dir)
     pair, epoch = load_pair(run, config.checkpoint)
     pair.to(resolve_device(config.device))
-    say("measuring features and embeddings")
+    shuffles = f", {config.permutations} shuffles for each metric and pair" if config.permutations else ""
+    say(f"measuring features and embeddings{shuffles}")
+    measure = partial(
+        summarise,
+        k=config.k,
+        metrics=config.metrics,
+        intervals=True,
+        permutations=config.permutations,
+        seed=config.seed,
+    )
     record: Record = {
         "kind": "evaluation",
         "created": now(),
@@ -66,7 +76,9 @@ def evaluate(
         "n_images": pairs.n_images,
         "n_captions": pairs.n_captions,
         "k": config.k,
-        **_summaries(joined, pairs, pair, k=config.k, device=resolve_device(config.device)),
+        "permutations": config.permutations,
+        "seed": config.seed,
+        **_summaries(joined, pairs, pair, measure, device=resolve_device(config.device)),
         "probe": None,
         "untrained": info["untrained"],
         "notes": list(joined.notes),
@@ -78,19 +90,22 @@ def evaluate(
 
 
 def _summaries(
-    joined: PairedFeatures, pairs: Pairs, pair: AdapterPair, *, k: int, device: torch.device
+    joined: PairedFeatures,
+    pairs: Pairs,
+    pair: AdapterPair,
+    measure: Callable[..., Summary],
+    *,
+    device: torch.device,
 ) -> Record:
     """Measure raw features and embeddings of the same pairs."""
     inputs = open_inputs(joined, pairs, device=device)
     owner = pairs.caption_image
     views, captions = feature_views(inputs, pairs)
     one_model = joined.image.encoder == joined.text.encoder  # two towers of one model share a space
-    features = summarise(
-        views, captions=captions, caption_image=owner, k=k, same_space=one_model, jackknife=True
-    )
+    features = measure(views, captions=captions, caption_image=owner, same_space=one_model)
     embedded = embed_pairs(pair, inputs, pairs)
     views, captions = embedding_views(embedded, inputs, pairs), embedded.captions
-    embeddings = summarise(views, captions=captions, caption_image=owner, k=k, jackknife=True)
+    embeddings = measure(views, captions=captions, caption_image=owner)
     embeddings.record["distribution"]["mean_norm"] = embedded.mean_norm
     return {
         "chance": embeddings.record["chance"],

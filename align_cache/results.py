@@ -89,13 +89,17 @@ def create_run(runs_folder: Path, cache_dir: Path, *, adapter: str, config_toml:
     publish_text(folder / "config.toml", config_toml)
     index = _index(cache_dir)
     index.parent.mkdir(parents=True, exist_ok=True)
-    _append_line(index, {"id": folder.name, "path": str(folder)})
+    # Relative where it can be, so that a cache that is moved or copied keeps to its own runs.
+    home = index.parent.resolve()
+    path = folder.relative_to(home) if folder.is_relative_to(home) else folder
+    _append_line(index, {"id": folder.name, "path": str(path)})
     return Run(folder)
 
 
 def list_runs(cache_dir: Path) -> list[Run]:
     """List the runs that were started from this cache and still exist, oldest first."""
-    folders = [Path(entry["path"]) for entry in _read_lines(_index(cache_dir))]
+    index = _index(cache_dir)
+    folders = [index.parent.resolve() / entry["path"] for entry in _read_lines(index)]
     return [Run(folder) for folder in dict.fromkeys(folders) if (folder / "run.json").is_file()]
 
 

@@ -6,7 +6,7 @@ where that document contradicts itself, ``configs/mlp-base.toml`` holds the othe
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
@@ -17,6 +17,9 @@ Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 AdapterType = Literal["linear", "mlp"]
+MetricName = Literal[
+    "all", "mutual_knn", "cka", "cka_rbf", "cknna", "cycle_knn", "lcs_knn", "edit_distance_knn", "svcca"
+]
 
 IDENTITY: dict[str, JsonValue] = {"role": "identity"}
 PROVENANCE: dict[str, JsonValue] = {"role": "provenance"}
@@ -271,8 +274,12 @@ class EvalConfig(Settings):
     """Which epoch is judged: the one ``evaluation.select_by`` chose, or the last."""
     split: str | None = None
     """None: ``test`` where the dataset has one, else the images that validated."""
+    metrics: tuple[MetricName, ...] = Field(default=("mutual_knn", "cka"), min_length=1)
+    """Alignment metrics; ``all`` stands for every one."""
     k: Positive = 10
-    """Neighbours of mutual-kNN."""
+    """Neighbours of the metrics that compare neighbours."""
+    permutations: Annotated[int, Field(ge=0)] = 0
+    """Shuffles of the permutation null under each of the metrics; 0: none."""
     probe: str | None = None
     """Dataset whose classes are probed."""
     probe_image_encoder: str | None = None
@@ -286,9 +293,16 @@ class EvalConfig(Settings):
     downstream_batch_size: Positive | None = None
     """Batch of that head; None: as the run was configured."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Of the probe's held-out tenth and of its hidden-layer head."""
+    """Of the shuffles, of the probe's held-out tenth and of its hidden-layer head."""
     device: DeviceName = "auto"
     """Where the adapters embed and the heads are fitted."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _spell_out_all(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        if "all" in metrics:
+            return tuple(name for name in get_args(MetricName) if name != "all")
+        return tuple(dict.fromkeys(metrics))
 
 
 def fit_config(

@@ -1,6 +1,7 @@
 """The command line: parse, call one library function, render.
 
-Commands live in :mod:`.features` (extract, import, cache) and :mod:`.runs` (fit, eval, report, demo, runs);
+Commands live in :mod:`.features` (extract, import, cache) and :mod:`.runs` (fit, eval, report, compare, demo,
+runs);
 whatever is heavy is imported inside them, so that ``align-cache --help`` answers at once.
 """
 
@@ -29,6 +30,7 @@ app.command()(features.extract)
 app.command()(runs.fit)
 app.command("eval")(runs.evaluate)
 app.command()(runs.report)
+app.command()(runs.compare)
 app.command()(runs.demo)
 app.command("import")(features.import_features)
 app.add_typer(features.cache_app, name="cache")

@@ -25,7 +25,7 @@ cache_app = typer.Typer(no_args_is_help=True, help="Look after the feature sets 
 
 _EXTRACT_FLAGS = (
     *("dataset", "data_dir", "name", "revision", "limit", "tokenizer", "pooling", "max_length", "precision"),
-    *("dtype", "batch_size", "workers", "device", "on_error"),
+    *("resize", "dtype", "batch_size", "workers", "device", "on_error"),
 )
 SetName = Annotated[
     str | None, typer.Argument(metavar="[SET]", help="dataset, dataset/encoder or dataset/encoder@key.")
@@ -55,6 +55,9 @@ def extract(
         str | None, typer.Option(help="cls, mean, pooler or gap; the encoder's own if absent.")
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens a caption is cut to.")] = None,
+    resize: Annotated[
+        str | None, typer.Option(help="model: the model's own preprocessing; squash: straight to its size.")
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16 or fp16: what the encoder computes in.")
     ] = None,

@@ -1,4 +1,4 @@
-"""Commands of stages 2 and 3: fit, eval, report, demo, and listing runs."""
+"""Commands of stages 2 and 3: fit, eval, report, compare, demo, and listing runs."""
 
 import json
 import shlex
@@ -108,8 +108,17 @@ def evaluate(
     ] = None,
     checkpoint: Annotated[Literal["best", "last"] | None, typer.Option()] = None,
     split: Annotated[str | None, typer.Option(help="test if the dataset has one, else val.")] = None,
-    k: Annotated[int | None, typer.Option(help="Neighbours of mutual-kNN.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the probe's split and head.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Alignment metric, or all; may be repeated. Mutual k-NN and CKA if absent."),
+    ] = None,
+    k: Annotated[int | None, typer.Option(help="Neighbours of the metrics that compare neighbours.")] = None,
+    permutations: Annotated[
+        int | None, typer.Option(help="Shuffles of the permutation null; none if absent.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the shuffles, and of the probe's split and head.")
+    ] = None,
     device: Device = None,
     cache_dir: CacheDir = DEFAULT_CACHE,
     as_json: Json = False,
@@ -118,14 +127,15 @@ def evaluate(
     given = locals()
     names = (
         *("probe", "probe_image_encoder", "probe_reference", "probe_with_reference"),
-        *("checkpoint", "split", "k", "seed", "device"),
+        *("checkpoint", "split", "k", "permutations", "seed", "device"),
     )
     from align_cache.config import flag_layer, resolve
     from align_cache.evaluation import evaluate as run_evaluate
     from align_cache.results import find_run
     from align_cache.settings import EvalConfig
 
-    settings = resolve(EvalConfig, [flag_layer({name: given[name] for name in names})])
+    flags = {name: given[name] for name in names} | {"metrics": metric or None}
+    settings = resolve(EvalConfig, [flag_layer(flags)])
     record = run_evaluate(find_run(cache_dir, run), settings, cache_dir=cache_dir, on_stage=_note)
     if as_json:
         typer.echo(json.dumps(record, indent=2))
@@ -164,25 +174,62 @@ def demo(cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None:
     typer.echo(f"{result.seconds:.0f} s; open {result.report}")
 
 
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Ids, heads of ids, folders, or latest.")
+    ],
+    csv: Annotated[
+        str | None,
+        typer.Option("--csv", metavar="FILE|-", help="Write every mean and sd as CSV; - is stdout."),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="PNG", help="Draw the runs as small multiples.")
+    ] = None,
+    cache_dir: CacheDir = DEFAULT_CACHE,
+    as_json: Json = False,
+) -> None:
+    """Set evaluated runs side by side; those that differ in the seed alone become mean ± sd."""
+    from align_cache.comparison import compare as run_compare
+    from align_cache.errors import UsageError
+    from align_cache.files import publish_text
+    from align_cache.results import find_run
+
+    if csv == "-" and as_json:
+        raise UsageError("--csv - and --json both write to stdout", hint="give --csv a file")
+    if figure is not None and figure.suffix != ".png":
+        raise UsageError(
+            f"--figure {figure}: the figure is a PNG", hint=f"--figure {figure.with_suffix('.png')}"
+        )
+    comparison = run_compare([find_run(cache_dir, name) for name in runs])
+    if figure is not None:
+        from align_cache.reporting.comparison_figure import draw_comparison
+
+        _note(f"figure: {draw_comparison(comparison, figure)}")
+    if csv not in (None, "-"):
+        publish_text(Path(csv), comparison.to_csv())
+    if csv == "-":
+        typer.echo(comparison.to_csv(), nl=False)
+    elif as_json:
+        typer.echo(json.dumps(comparison.to_record(), indent=2))
+    else:
+        from align_cache.console import comparison_table, stdout
+
+        stdout().print(comparison_table(comparison))
+
+
 @runs_app.command("ls")
 def runs_ls(cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None:
     """List the runs, oldest first."""
+    from align_cache.judged_run import list_entry
     from align_cache.results import list_runs
 
-    runs = [{**run.info(), "folder": str(run.folder)} for run in list_runs(cache_dir)]
+    runs = [list_entry(run) for run in list_runs(cache_dir)]
     if as_json:
         typer.echo(json.dumps(runs, indent=2))
         return
-    from rich.table import Table
+    from align_cache.console import runs_table, stdout
 
-    from align_cache.console import stdout
-
-    table = Table("run", "dataset", "image", "text", "status", "best epoch", box=None, pad_edge=False,
-                  header_style="bold")  # fmt: skip
-    for info in runs:
-        table.add_row(info["id"], info["dataset"], info["image"]["encoder"], info["text"]["encoder"],
-                      info["status"], str(info.get("best_epoch") or ""))  # fmt: skip
-    stdout().print(table if runs else f"no runs in {cache_dir / 'runs'}")
+    stdout().print(runs_table(runs) if runs else f"no runs in {cache_dir / 'runs'}")
 
 
 class _EpochLines:

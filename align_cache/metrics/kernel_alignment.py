@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from align_cache.errors import NonFiniteError, ShapeError
 from align_cache.metrics.arrays import Array, Rows, as_pair, exact
 from align_cache.metrics.centred import varying
-from align_cache.metrics.hsic import biased_hsic, leave_one_out_hsic, unbiased_hsic
+from align_cache.metrics.hsic import biased_hsic, leave_one_out_hsic, reordered_hsic, unbiased_hsic
 from align_cache.metrics.neighbours import BLOCK_ROWS, Geometry, Neighbours, neighbour_pair, places
 
 
@@ -82,7 +82,7 @@ def cka_of_permutations(a: Array, b: Array, orders: Iterable[NDArray[np.int64]])
     x, y = as_pair(a, b, min_rows=4)
     centred_x, centred_y = varying(x), varying(y)
     own = unbiased_hsic(centred_x, centred_x), unbiased_hsic(centred_y, centred_y)
-    return [_ratio(unbiased_hsic(centred_x, centred_y.reordered(order)), *own) for order in orders]
+    return [_ratio(cross, *own) for cross in reordered_hsic(centred_x, centred_y, orders)]
 
 
 @exact

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from align_cache.metrics.arrays import (
     exact,
     spans,
 )
+from align_cache.metrics.interval import clustered_interval
 
 _TIE = 1e-12
 """Similarities closer than this are one and the same. Products of float32 values are exact in float64 and
@@ -32,6 +34,8 @@ class Direction:
 
     recall: dict[int, float]
     """Share of queries whose first right candidate stands in the top k, by k."""
+    intervals: dict[int, tuple[float, float]]
+    """95% interval of each recall over query images: captions of one image are one cluster."""
     median_rank: float
     mrr: float
     """Mean of 1 / rank."""
@@ -40,10 +44,11 @@ class Direction:
     ranks: NDArray[np.int64]
     """Rank of the first right candidate of each query, 1 is best, shape (n_queries,)."""
 
-    def to_record(self) -> dict[str, float | int]:
+    def to_record(self) -> dict[str, Any]:
         """Everything but the ranks as JSON can hold it: ``r1``, ``r5``… for the recalls."""
         return {
             **{f"r{k}": value for k, value in self.recall.items()},
+            "intervals": {f"r{k}": list(bounds) for k, bounds in self.intervals.items()},
             "median_rank": self.median_rank,
             "mrr": self.mrr,
             "n_queries": self.n_queries,
@@ -60,7 +65,7 @@ class Retrieval:
     query_images: NDArray[np.int64]
     """Rows of the images that were queries, in the order of ``image_to_text.ranks``: those with a caption."""
 
-    def to_record(self) -> dict[str, dict[str, float | int]]:
+    def to_record(self) -> dict[str, dict[str, Any]]:
         """Both directions as JSON can hold them."""
         return {
             "image_to_text": self.image_to_text.to_record(),
@@ -114,10 +119,11 @@ def retrieval(
     owner = _checked_owner(image_of_text, images, texts)
     _check_ks(ks)
     image_ranks, text_ranks = _ranks(images, texts, owner, block_rows)
-    query_images = np.unique(owner.cpu().numpy())
+    image_of_query = owner.cpu().numpy()
+    query_images = np.unique(image_of_query)
     return Retrieval(
-        image_to_text=_direction(image_ranks[query_images], texts.n, ks),
-        text_to_image=_direction(text_ranks, images.n, ks),
+        image_to_text=_direction(image_ranks[query_images], query_images, texts.n, ks),
+        text_to_image=_direction(text_ranks, image_of_query, images.n, ks),
         query_images=query_images,
     )
 
@@ -156,9 +162,13 @@ def _own_similarity(images: Rows, texts: Rows, owner: torch.Tensor) -> torch.Ten
     return torch.cat(parts)
 
 
-def _direction(ranks: NDArray[np.int64], n_candidates: int, ks: Sequence[int]) -> Direction:
+def _direction(
+    ranks: NDArray[np.int64], image: NDArray[np.int64], n_candidates: int, ks: Sequence[int]
+) -> Direction:
+    """Summarise the ranks of queries, each of which belongs to an image."""
     return Direction(
         recall={k: float(np.mean(ranks <= k)) for k in ks},
+        intervals={k: clustered_interval(ranks <= k, image) for k in ks},
         median_rank=float(np.median(ranks)),
         mrr=float(np.mean(1.0 / ranks)),
         n_queries=len(ranks),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from align_cache.metrics.alignment import ALIGNMENT_METRICS
 from align_cache.metrics.arrays import as_pair
 from align_cache.metrics.kernel_alignment import cka_of_permutations
 from align_cache.metrics.neighbours import BLOCK_ROWS, Geometry, Neighbours, neighbour_pair
+from align_cache.metrics.svcca import svcca_of_permutations
 
 LEVEL = 0.05
 """Share of the null that lies above the threshold of the calibrated score."""
@@ -73,7 +75,7 @@ def permutation_null(
     ShapeError, NonFiniteError
 
     Neighbours are searched once and relabelled for each shuffle; linear CKA computes only its cross term
-    again. Null, p and calibrated score: arXiv 2602.14486.
+    again, SVCCA only its correlations. Null, p and calibrated score: arXiv 2602.14486.
     """
     if metric not in ALIGNMENT_METRICS:
         raise UsageError(
@@ -90,6 +92,11 @@ def permutation_null(
 
 
 _Values = Callable[[Iterator[NDArray[np.int64]]], list[float]]
+
+_OF_PERMUTATIONS: Mapping[str, Callable[..., list[float]]] = MappingProxyType({
+    "cka": cka_of_permutations, "svcca": svcca_of_permutations,
+})  # fmt: skip
+"""Metrics of rows that need not compute everything again for each order."""
 
 
 def _orders(n: int, permutations: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -123,8 +130,8 @@ def _of_rows(metric: str, a: Geometry, b: Geometry) -> _Values:
     x, y = as_pair(a, b, min_rows=4)
 
     def values(orders: Iterator[NDArray[np.int64]]) -> list[float]:
-        if metric == "cka":
-            return cka_of_permutations(x.data, y.data, orders)
+        if metric in _OF_PERMUTATIONS:
+            return _OF_PERMUTATIONS[metric](x.data, y.data, orders)
         function = ALIGNMENT_METRICS[metric].function
         return [function(x.data, y.data[order]) for order in orders]
 

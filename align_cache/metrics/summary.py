@@ -1,6 +1,6 @@
 """All numbers of one set of pairs in one record: what validation logs and what an evaluation reports."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from align_cache.metrics.alignment import cka, cka_scores, mutual_knn_scores, nearest_neighbours
+from align_cache.metrics.alignment import ALIGNMENT_METRICS
 from align_cache.metrics.distribution import effective_rank, modality_gap, uniformity, variance_difference
 from align_cache.metrics.hypothesis import Hypotheses, hypotheses
+from align_cache.metrics.paired_views import PairedViews, Scores, intervals_of
 from align_cache.metrics.retrieval import retrieval
 
 PAIRS = {
@@ -21,8 +22,6 @@ PAIRS = {
     "aligned_reference": ("aligned", "reference"),
 }
 """The four pairs of representations that alignment is measured on, by name."""
-
-_JACKKNIFE_ITEMS = 5
 
 
 def concatenate(image: Tensor, text: Tensor) -> Tensor:
@@ -39,9 +38,10 @@ class Summary:
     """The numbers of one set of views, and the per-item scores that margins are judged by."""
 
     record: dict[str, Any]
-    """``n``, ``k``, ``alignment``, ``chance``, ``retrieval``, ``distribution``; as JSON can hold it."""
-    scores: dict[str, dict[str, NDArray[np.float64]]]
-    """What each item contributes, shape (n,), by metric and pair of views."""
+    """``n``, ``k``, ``alignment``, ``chance``, ``retrieval``, ``distribution``, and where they were asked for
+    ``intervals`` and ``null``; as JSON can hold it."""
+    scores: Mapping[str, Scores]
+    """What each item contributes, by metric and pair of views; empty unless intervals were asked for."""
 
 
 def summarise(
@@ -50,8 +50,11 @@ def summarise(
     captions: Tensor,
     caption_image: NDArray[np.int64],
     k: int,
+    metrics: Sequence[str] = ("mutual_knn", "cka"),
     same_space: bool = True,
-    jackknife: bool = False,
+    intervals: bool = False,
+    permutations: int = 0,
+    seed: int = 0,
 ) -> Summary:
     """Measure alignment, retrieval and spread.
 
@@ -66,11 +69,17 @@ def summarise(
         Row of the image that each caption describes.
     k : int
         Neighbours; k < n.
+    metrics : sequence of str
+        Names of ``ALIGNMENT_METRICS``, at least one.
     same_space : bool
         Whether image and text are points of one space, as embeddings are. Features of two encoders are
         not, even of equal width: then retrieval, modality gap and variance difference are None.
-    jackknife : bool
-        Also score each item under CKA, so that its margins have intervals.
+    intervals : bool
+        Also score each item under the metrics that can, so that values and margins have intervals.
+    permutations : int
+        Shuffles of the permutation null of every metric and pair; 0: none.
+    seed : int
+        Of the shuffles.
 
     Raises
     ------
@@ -78,23 +87,23 @@ def summarise(
     """
     n = len(views["image"])
     pairs = {name: pair for name, pair in PAIRS.items() if set(pair) <= views.keys()}
-    near = {name: nearest_neighbours(rows, k=k) for name, rows in views.items()}
-    scores = {
-        "mutual_knn": {name: mutual_knn_scores(near[a], near[b], k=k) for name, (a, b) in pairs.items()}
-    }
-    if jackknife and n >= _JACKKNIFE_ITEMS:
-        scores["cka"] = {name: cka_scores(views[a], views[b]) for name, (a, b) in pairs.items()}
-    record = {
+    compared = PairedViews(views, pairs, metrics=metrics, k=k)
+    values = compared.values()
+    scores = compared.scores() if intervals else {}
+    record: dict[str, Any] = {
         "n": n,
         "k": k,
-        "alignment": {
-            "mutual_knn": {name: float(values.mean()) for name, values in scores["mutual_knn"].items()},
-            "cka": {name: cka(views[a], views[b]) for name, (a, b) in pairs.items()},
+        "alignment": values,
+        "chance": {
+            metric: chance(n, k) for metric in metrics if (chance := ALIGNMENT_METRICS[metric].chance)
         },
-        "chance": {"mutual_knn": k / (n - 1), "cka": 0.0},
         "retrieval": retrieval(views["image"], captions, caption_image).to_record() if same_space else None,
         "distribution": _distribution(views, same_space=same_space),
     }
+    if intervals:
+        record["intervals"] = intervals_of(values, scores)
+    if permutations:
+        record["null"] = compared.null(permutations=permutations, seed=seed)
     return Summary(record, scores)
 
 
@@ -113,10 +122,10 @@ def margins(embeddings: Summary, baseline: Summary) -> dict[str, Hypotheses] | N
     dict of metric to Hypotheses; None without a reference. Margins have paired intervals under the metrics
     that both were scored by.
     """
-    if "aligned_reference" not in embeddings.record["alignment"]["mutual_knn"]:
-        return None
     judged = {}
     for metric, values in embeddings.record["alignment"].items():
+        if "aligned_reference" not in values:
+            return None
         below = baseline.record["alignment"][metric]
         scores = None
         if metric in embeddings.scores and metric in baseline.scores:

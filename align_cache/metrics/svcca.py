@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from align_cache.errors import NonFiniteError, ShapeError
 from align_cache.metrics.arrays import Array, Rows, as_pair, exact
@@ -32,13 +36,31 @@ def svcca(a: Array, b: Array, *, dim: int = 10) -> float:
     (arXiv 2405.07987) draws them at random and agrees where the spectrum falls off after ``dim``.
     Cost O(n dim_a²) time, O(dim²) memory.
     """
+    left, right = _directions(a, b, dim)
+    return _mean_correlation(left, right)
+
+
+@exact
+def svcca_of_permutations(
+    a: Array, b: Array, orders: Iterable[NDArray[np.int64]], *, dim: int = 10
+) -> list[float]:
+    """:func:`svcca` of ``a`` and ``b[order]`` for each order; the directions are found once."""
+    left, right = _directions(a, b, dim)
+    return [_mean_correlation(left, right[torch.from_numpy(order)]) for order in orders]
+
+
+def _directions(a: Array, b: Array, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Leading directions of both, each (n, dim)."""
     x, y = as_pair(a, b, min_rows=2)
     if not 1 <= dim < x.n or dim > min(x.dim, y.dim):
         raise ShapeError(f"dim is {dim} with {x.n} rows of {x.dim} and {y.dim} dimensions; "
                          f"expected 1 <= dim <= {min(x.n - 1, x.dim, y.dim)}")  # fmt: skip
-    left, right = _leading_directions(x, dim), _leading_directions(y, dim)  # (n, dim), orthonormal columns
-    correlations = torch.linalg.svdvals(left.T @ right)
-    return float(correlations.clamp(max=1).mean())
+    return _leading_directions(x, dim), _leading_directions(y, dim)
+
+
+def _mean_correlation(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Mean canonical correlation of two sets of orthonormal columns."""
+    return float(torch.linalg.svdvals(left.T @ right).clamp(max=1).mean())
 
 
 def _leading_directions(rows: Rows, dim: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from align_cache.reporting.records import RunRecords, dig
 from align_cache.reporting.tables import DIRECTIONS, HYPOTHESES, METRICS, Record, chance_recall, metric_title
-from align_cache.reporting.wording import NOT_MEASURED, count, interval, number, percent, text
+from align_cache.reporting.wording import NOT_MEASURED, count, interval, number, percent, percents, text
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ def _retrieval(judged: Record) -> Iterator[Tile]:
         chance = chance_recall(direction, 1)
         size = f"{count(direction['n_queries'])} queries among {count(direction['n_candidates'])}"
         times = f"{direction['r1'] / chance:,.0f} × chance ({chance:.2%})"
-        yield Tile(f"Recall at 1, {label}", percent(direction["r1"]), f"{times}; {size}")
+        bounds = dig(direction, "intervals", "r1")
+        known = f"95% interval {percents(bounds)}"
+        yield Tile(f"Recall at 1, {label}", percent(direction["r1"]), f"{known}; {times}; {size}")
 
 
 def _first_metric(judged: Record) -> str:
@@ -47,10 +49,12 @@ def _alignment(judged: Record) -> Tile:
     metric = _first_metric(judged)
     pairs = dig(judged, "embeddings", "alignment", metric) or {}
     chance = dig(judged, "chance", metric)
+    bounds = dig(judged, "embeddings", "intervals", metric, "aligned_reference")
+    known = f"95% interval {interval(bounds)}"
     others = f"image {number(pairs.get('image_reference'), 3)}, text {number(pairs.get('text_reference'), 3)}"
     label = f"{metric_title(metric)}, aligned – reference"
     size = f"chance {number(chance, 3)}; N = {count(judged.get('n_images'))}, k = {count(judged.get('k'))}"
-    return Tile(label, number(pairs.get("aligned_reference"), 3), f"{others}, {size}")
+    return Tile(label, number(pairs.get("aligned_reference"), 3), f"{known}; {others}, {size}")
 
 
 def _verdicts(judged: Record) -> Iterator[Tile]:

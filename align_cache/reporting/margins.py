@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from align_cache.reporting import style
@@ -64,27 +65,45 @@ def margin_intervals(run: RunRecords) -> Figure | None:
     rows = list(_evaluated(run.evaluation))
     if not rows:
         return None
-    figure = style.new_figure(10.5, 1.0 + 0.34 * len(rows))
-    axes = style.panels(figure, 1, 1)[0]
+    groups = [group for counts in (False, True) if (group := [row for row in rows if row.counts == counts])]
+    figure = style.new_figure(10.5, 0.3 + 0.7 * len(groups) + 0.34 * len(rows))
+    grid = figure.subplots(len(groups), 1, squeeze=False, height_ratios=[len(group) + 1 for group in groups])
+    for axes, group in zip(grid[:, 0], groups, strict=True):
+        style.calm(axes)
+        _draw_intervals(axes, group)
     where = f"{dig(run.evaluation, 'split')} split, N = {dig(run.evaluation, 'n_images') or 0:,} images"
-    style.title(axes, "Margins of the evaluated checkpoint", f"{where}, bars: 95% intervals where measured")
-    for height, (_, test) in enumerate(reversed(rows)):
-        _draw_interval(axes, height, test)
-    axes.set_yticks(range(len(rows)), [label for label, _ in reversed(rows)])
+    style.title(
+        grid[0, 0], "Margins of the evaluated checkpoint", f"{where}, bars: 95% intervals where measured"
+    )
+    return figure
+
+
+@dataclass(frozen=True)
+class _Row:
+    label: str
+    test: Record
+    counts: bool
+    """In counts of items instead of shares: it would dwarf the others on one axis."""
+
+
+def _evaluated(evaluation: Record | None) -> Iterator[_Row]:
+    for space in reversed(SPACES):
+        for metric, tests in (dig(evaluation, "hypotheses", space) or {}).items():
+            for key in HYPOTHESES:
+                if dig(tests, key, "margin") is not None:
+                    label = f"{key.upper()} · {METRICS.get(metric, metric)} · against {space}"
+                    yield _Row(label, tests[key], counts=metric == "lcs_knn")
+
+
+def _draw_intervals(axes: Axes, rows: Sequence[_Row]) -> None:
+    for height, row in enumerate(reversed(rows)):
+        _draw_interval(axes, height, row.test)
+    axes.set_yticks(range(len(rows)), [row.label for row in reversed(rows)])
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.axvline(0, color=style.MUTED, linewidth=1.0, zorder=1)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=style.RULE)
     axes.margins(x=0.12)
-    return figure
-
-
-def _evaluated(evaluation: Record | None) -> Iterator[tuple[str, Record]]:
-    for space in reversed(SPACES):
-        for metric, tests in (dig(evaluation, "hypotheses", space) or {}).items():
-            for key in HYPOTHESES:
-                if dig(tests, key, "margin") is not None:
-                    yield f"{key.upper()} · {METRICS.get(metric, metric)} · against {space}", tests[key]
 
 
 def _draw_interval(axes: Axes, height: int, test: Record) -> None:

@@ -9,9 +9,11 @@ from importlib import resources
 from pathlib import Path
 
 from align_cache.reporting import html, prose, style
+from align_cache.reporting.evaluation_tables import null_tables
 from align_cache.reporting.explorer import explorer
 from align_cache.reporting.headline import story, tiles, warnings
 from align_cache.reporting.records import RunRecords, dig
+from align_cache.reporting.run_table import run_table
 from align_cache.reporting.space import Space
 from align_cache.reporting.tables import (
     Table,
@@ -20,7 +22,6 @@ from align_cache.reporting.tables import (
     hypothesis_table,
     probe_table,
     retrieval_table,
-    run_table,
 )
 from align_cache.reporting.wording import NOT_MEASURED, text
 
@@ -96,6 +97,7 @@ def _sections(
             html.figure(pictures.get("alignment"), "Kernel alignment of the four pairs after each epoch"),
             html.figure(pictures.get("alignment-heatmap"), "Alignment of each pair, now and on the way"),
             html.table(alignment_table(judged)),
+            *map(html.table, null_tables(judged)),
         ],
     )
     yield (

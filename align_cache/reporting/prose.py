@@ -7,7 +7,8 @@ RETRIEVAL = (
 ALIGNMENT = (
     "How far two representations agree on which items are alike. Mutual k-NN is the share of nearest"
     " neighbours that they have in common; CKA compares all similarities at once. The aligned embedding is"
-    " the unit-norm mean of an image's and its caption's embeddings."
+    " the unit-norm mean of an image's and its caption's embeddings. A permutation null says what a metric"
+    " gives once one side's items are shuffled: calibrated, 0 is no more than that and 1 the most there is."
 )
 HYPOTHESES = (
     "H1: the aligned embedding agrees with the reference better than image and text do on average. H2: better"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align_cache.errors import RunError
-from align_cache.reporting.tables import Record
 from align_cache.results import Run
+
+if TYPE_CHECKING:
+    from align_cache.reporting.tables import Record
 
 
 @dataclass(frozen=True)

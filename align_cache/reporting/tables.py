@@ -5,19 +5,20 @@ Whatever a record does not hold is written ``not measured``: a reader has to see
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from align_cache.reporting.records import dig
 from align_cache.reporting.wording import (
     NOT_MEASURED,
-    byte_size,
     count,
-    duration,
     interval,
     number,
     p_value,
     percent,
+    percents,
+    plus_minus,
     text,
 )
 
@@ -31,7 +32,25 @@ PAIRS = {
     "text_reference": "text – reference",
     "aligned_reference": "aligned – reference",
 }
-METRICS = {"mutual_knn": "mutual k-NN", "cka": "CKA"}
+SHORT_PAIRS = {
+    "image_text": "image–text",
+    "image_reference": "image–ref",
+    "text_reference": "text–ref",
+    "aligned_reference": "aligned–ref",
+}
+"""For tables that would not fit eighty columns with the words written out."""
+METRICS = {
+    "mutual_knn": "mutual k-NN",
+    "cka": "CKA",
+    "cka_rbf": "RBF CKA",
+    "cknna": "CKNNA",
+    "cycle_knn": "cycle k-NN",
+    "lcs_knn": "LCS k-NN",
+    "edit_distance_knn": "edit k-NN",
+    "svcca": "SVCCA",
+}
+PARAMETERS = {"cka": "CKA unbiased", "cka_rbf": "RBF CKA biased, σ = 1", "svcca": "SVCCA of 10 directions"}
+"""What a metric's value depends on beside N and k."""
 DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 HYPOTHESES = {"h1": "aligned > mean of image and text", "h2": "aligned > best of image and text"}
 DISTRIBUTION = {
@@ -56,35 +75,36 @@ class Table:
     """How many leading columns are labels; the others are numbers."""
 
 
-def evaluation_tables(record: Record) -> list[Table]:
-    """Return the tables of an evaluation record, in reading order."""
-    tables = [retrieval_table(record), alignment_table(record), hypothesis_table(record)]
-    tables.append(distribution_table(record))
-    probe = probe_table(record)
-    return tables if probe is None else [*tables, probe]
-
-
 def retrieval_table(record: Record) -> Table:
-    """Return recall, ranks and chance in both directions; features too where they share a space."""
-    embeddings, features = (_part(record, space).get("retrieval") for space in reversed(SPACES))
+    """Return recalls with intervals, ranks and chance both ways; features too where they share a space."""
+    embeddings, features = (part_of(record, space).get("retrieval") for space in reversed(SPACES))
     rows = []
     for key, label in DIRECTIONS.items():
         direction = (embeddings or {}).get(key)
-        rows.append((label, *_retrieval_cells(direction)))
+        rows += [(label, *_retrieval_cells(direction)), ("· 95%", *_bounds_cells(direction))]
         if features is not None:  # None: two encoders' features have no common space, nothing is missing
             rows.append(("· features", *_retrieval_cells(features.get(key))))
+            rows.append(("· 95%", *_bounds_cells(features.get(key))))
         if direction is not None:
             rows.append(("· chance", *_chance_cells(direction)))
-    columns = ("", *(f"R@{k}" for k in RECALLS), "median", "MRR", "queries", "candidates")
-    return Table("Retrieval", columns, tuple(rows), f"median: median rank; {_where(record)}")
+    columns = ("", *(f"R@{k}" for k in RECALLS), "median", "MRR", "queries", "among")
+    note = f"median: median rank; 95%: intervals over images; {where(record)}"
+    return Table("Retrieval", columns, tuple(rows), note)
 
 
 def _retrieval_cells(direction: Record | None) -> tuple[str, ...]:
     if direction is None:
-        return (*("",) * (len(RECALLS) + 3), NOT_MEASURED)
+        return (NOT_MEASURED, *("",) * (len(RECALLS) + 3))
     recalls = (percent(direction.get(f"r{k}")) for k in RECALLS)
     counts = (count(direction.get("n_queries")), count(direction.get("n_candidates")))
     return (*recalls, _rank(direction.get("median_rank")), number(direction.get("mrr")), *counts)
+
+
+def _bounds_cells(direction: Record | None) -> tuple[str, ...]:
+    bounds = dig(direction, "intervals")
+    if bounds is None:
+        return (NOT_MEASURED, *("",) * (len(RECALLS) + 3))
+    return (*(percents(bounds.get(f"r{k}")) for k in RECALLS), *("",) * 4)
 
 
 def _rank(value: float | None) -> str:
@@ -111,19 +131,22 @@ def chance_recall(direction: Record, k: int) -> float:
 
 
 def alignment_table(record: Record) -> Table:
-    """Return one row per metric and pair: features, embeddings, the change, chance."""
-    features, embeddings = (_part(record, space).get("alignment") or {} for space in SPACES)
+    """Return one row per metric and pair: features and embeddings with intervals, the change, chance."""
+    parts = [part_of(record, space) for space in SPACES]
     rows = []
-    for metric in _metrics(features, embeddings):
+    for metric in _metrics(record):
         chance = (record.get("chance") or {}).get(metric)
-        for pair, label in PAIRS.items():
-            before, after = (part.get(metric, {}).get(pair) for part in (features, embeddings))
-            change = None if before is None or after is None else after - before
-            shown = "" if change is None else number(change, signed=True)
-            cells = (number(before), number(after), shown, "" if chance is None else number(chance))
+        for pair, label in SHORT_PAIRS.items():
+            before, after = (dig(part, "alignment", metric, pair) for part in parts)
+            change = "" if before is None or after is None else number(after - before, signed=True)
+            shown = (plus_minus(value, dig(part, "intervals", metric, pair))
+                     for value, part in zip((before, after), parts, strict=True))  # fmt: skip
+            cells = (*shown, change, "" if chance is None else number(chance))
             rows.append((METRICS.get(metric, metric), label, *cells))
     columns = ("metric", "pair", *SPACES, "change", "chance")
-    note = _where(record, k=True)
+    known = any(part.get("intervals") for part in parts)
+    meaning = "±: 95% interval over items" if known else f"95% intervals {NOT_MEASURED}"
+    note = f"{meaning}; ref: reference; {where(record, k=True)}"
     return Table("Kernel alignment", columns, tuple(rows), note, label_columns=2)
 
 
@@ -140,7 +163,7 @@ def hypothesis_table(record: Record) -> Table:
     columns = ("", "metric", "against", "margin", "95% interval", "p", "verdict")
     rows = rows or [("H1, H2", NOT_MEASURED, *("",) * 5)]
     note = "; ".join(
-        [*(f"{key.upper()}: {claim}" for key, claim in HYPOTHESES.items()), _where(record, k=True)]
+        [*(f"{key.upper()}: {claim}" for key, claim in HYPOTHESES.items()), where(record, k=True)]
     )
     return Table("Hypotheses", columns, tuple(rows), note, label_columns=3)
 
@@ -159,7 +182,7 @@ def _margin_cells(test: Record | None) -> tuple[str, ...]:
 
 def distribution_table(record: Record) -> Table:
     """Return the distribution metrics of features and embeddings."""
-    parts = [_part(record, space).get("distribution") or {} for space in SPACES]
+    parts = [part_of(record, space).get("distribution") or {} for space in SPACES]
     rows = []
     for key, label in DISTRIBUTION.items():
         values = [part.get(key) for part in parts]
@@ -167,7 +190,7 @@ def distribution_table(record: Record) -> Table:
         for name in dict.fromkeys(names) or (None,):
             cells = (value.get(name) if isinstance(value, Mapping) else value for value in values)
             rows.append((label if name is None else f"{label}, {name}", *(number(cell) for cell in cells)))
-    return Table("Distribution", ("quantity", *SPACES), tuple(rows), _where(record))
+    return Table("Distribution", ("quantity", *SPACES), tuple(rows), where(record))
 
 
 def probe_table(record: Record) -> Table | None:
@@ -197,41 +220,8 @@ def _relative(probe: Record, row: str, head: str) -> float | None:
     return value
 
 
-def run_table(run: Record) -> Table:
-    """Return what was trained on what, as name and value."""
-    return Table("Run", ("", ""), tuple(_run_rows(run)), label_columns=2)
-
-
-def _run_rows(run: Record) -> Iterator[tuple[str, str]]:
-    yield "run", text(run.get("id"))
-    yield "status", text(run.get("status"))
-    yield "dataset", text(run.get("dataset"))
-    yield "train", _pairs_of(run.get("n_train_images"), run.get("n_train_captions"))
-    yield "validation", _pairs_of(run.get("n_val_images"), run.get("n_val_captions"))
-    for role in ("image", "text", "reference"):
-        yield f"{role} encoder", encoder_label(run.get(role))
-    yield "adapter", f"{text(run.get('adapter'))}, {count(run.get('n_parameters'))} parameters"
-    yield "embedding", f"{count(run.get('embed_dim'))} dimensions"
-    yield "best epoch", text(run.get("best_epoch"))
-    yield "seed", text(run.get("seed"))
-    yield "time", NOT_MEASURED if run.get("duration_s") is None else duration(run["duration_s"])
-    yield "peak memory", byte_size(run.get("peak_memory_bytes"))
-
-
-def _pairs_of(images: int | None, captions: int | None) -> str:
-    return f"{count(images)} images, {count(captions)} captions"
-
-
-def encoder_label(encoder: Record | None) -> str:
-    """Return an encoder's name, dimension and key, and whether it is untrained."""
-    if encoder is None:
-        return "none"
-    untrained = ", UNTRAINED" if encoder.get("untrained") else ""
-    dim = f"{count(encoder.get('dim'))}-d{untrained}"
-    return f"{text(encoder.get('encoder'))} ({dim}), {text(encoder.get('key8'))}"
-
-
-def _part(record: Record, space: str) -> Record:
+def part_of(record: Record, space: str) -> Record:
+    """Return the measurements of features or of embeddings, empty where there are none."""
     part: Record = record.get(space) or {}
     return part
 
@@ -242,11 +232,17 @@ def metric_title(metric: str) -> str:
     return label[:1].upper() + label[1:]
 
 
-def _metrics(*parts: Record) -> Sequence[str]:
-    return list(dict.fromkeys(metric for part in parts for metric in part)) or list(METRICS)
+def _metrics(record: Record) -> Sequence[str]:
+    """Return the metrics that were measured; those of every training run where none was."""
+    parts = (part_of(record, space).get("alignment") or {} for space in SPACES)
+    return list(dict.fromkeys(metric for part in parts for metric in part)) or ["mutual_knn", "cka"]
 
 
-def _where(record: Record, *, k: bool = False) -> str:
-    neighbours = f", k = {count(record.get('k'))}, CKA unbiased" if k else ""
+def where(record: Record, *, k: bool = False) -> str:
+    """Return what a table was measured on: split, N, and with ``k`` what alignment metrics depend on."""
+    neighbours = ""
+    if k:
+        used = [PARAMETERS[metric] for metric in _metrics(record) if metric in PARAMETERS]
+        neighbours = ", ".join([f", k = {count(record.get('k'))}", *used])
     images, captions = count(record.get("n_images")), count(record.get("n_captions"))
     return f"{text(record.get('split'))} split, N = {images} images, {captions} captions{neighbours}"

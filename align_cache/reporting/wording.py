@@ -38,6 +38,18 @@ def interval(bounds: Sequence[float] | None, *, signed: bool = False) -> str:
     return f"{number(bounds[0], signed=signed)} … {number(bounds[1], signed=signed)}"
 
 
+def plus_minus(value: float | None, bounds: Sequence[float] | None) -> str:
+    """Return a value with half the width of its symmetric interval, the value alone where it has none."""
+    if value is None or bounds is None:
+        return number(value)
+    return f"{number(value)} ± {number((bounds[1] - bounds[0]) / 2)}"
+
+
+def percents(bounds: Sequence[float] | None) -> str:
+    """Return an interval of a share in percent without the sign: ``6.5–9.8``, where room is scarce."""
+    return NOT_MEASURED if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}"
+
+
 def duration(seconds: float) -> str:
     """Return a time span in the two units that matter."""
     if seconds < 60:
@@ -55,4 +67,4 @@ def byte_size(value: int | None) -> str:
 
 def p_value(value: float) -> str:
     """Return a p-value with three decimals; what rounds to zero is written as a bound."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

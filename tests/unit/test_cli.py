@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[2]
         ("fit --set optim.lr", "expected KEY=VALUE"),
         ("fit --epochs 0", "optim.epochs = 0: input should be greater than or equal to 1"),
         ("fit --resume latest --lr 1", "--resume continues with the run's own settings"),
+        ("eval --metric mutual_nn", "metrics = 'mutual_nn': input should be 'all', 'mutual_knn'"),
+        ("eval --permutations -1", "permutations = -1: input should be greater than or equal to 0"),
         ("extract --dataset shapes --encoder resnet81", "there is no encoder 'resnet81'"),
         ("extract --dataset shape --encoder resnet18", "there is no dataset 'shape'"),
         ("extract --encoder resnet18", "dataset is required"),
@@ -94,10 +96,13 @@ def test_a_whole_small_pipeline_from_the_command_line(
 
     assert main(["eval", run["id"], "--k", "2", *at]) == 0
     assert json.loads(capsys.readouterr().out)["untrained"] == run["untrained"]
-    assert main(["eval", "--k", "2", "--cache-dir", str(cache_dir)]) == 0
+    asked = ["--metric", "cka", "--metric", "lcs_knn", "--permutations", "3"]
+    assert main(["eval", "--k", "2", *asked, "--cache-dir", str(cache_dir)]) == 0
     table = capsys.readouterr().out
     assert "UNTRAINED" in table
     assert "N = 6 images" in table
+    assert "LCS k-NN" in table
+    assert "3 shuffles" in table
 
     assert main(["report", *at]) == 0
     page = Path(json.loads(capsys.readouterr().out)["report"])

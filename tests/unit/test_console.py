@@ -3,11 +3,14 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from align_cache import console
+from align_cache.reporting.evaluation_tables import evaluation_tables
+from align_cache.reporting.tables import METRICS
 
 
 @pytest.fixture
@@ -81,6 +84,32 @@ def test_an_evaluation_fits_eighty_columns_and_warns_of_untrained_encoders_first
     assert "· chance" in text
     assert [line for line in lines if line.split() in (["chance"], ["text"], ["reference"])] == []
     assert "N = 1,000 images, 5,000 captions" in text
+
+
+def test_an_evaluation_with_everything_measured_fits_eighty_columns() -> None:
+    """A line that had to be folded would show more lines than the table has rows."""
+    pairs = ("image_text", "image_reference", "text_reference", "aligned_reference")
+    values = {metric: dict.fromkeys(pairs, 0.1234) for metric in METRICS}
+    null = {"chance": -0.0123, "chance_sd": 0.0123, "p": 0.004975, "calibrated": 0.1234}
+    bounds = {"r1": [0.101, 0.202], "r5": [0.303, 0.404], "r10": [0.505, 0.606]}
+    direction = {"r1": 0.15, "r5": 0.35, "r10": 0.55, "intervals": bounds, "median_rank": 19.0, "mrr": 0.1,
+                 "n_queries": 31014, "n_candidates": 31014}  # fmt: skip
+    margin = {"margin": -0.0123, "interval": [-0.0123, -0.0111], "p": 0.0, "verdict": "not supported"}
+    part = {
+        "alignment": values,
+        "intervals": {metric: {pair: [0.1111, 0.1357] for pair in pairs} for metric in METRICS},
+        "null": {metric: dict.fromkeys(pairs, null) for metric in METRICS},
+        "retrieval": {"image_to_text": direction, "text_to_image": direction},
+    }
+    record = {
+        "split": "test", "n_images": 31014, "n_captions": 155070, "k": 10, "permutations": 200,
+        "features": part, "embeddings": part, "chance": {"mutual_knn": 0.0003, "cka": 0.0},
+        "hypotheses": {space: {metric: {"h1": margin, "h2": margin} for metric in METRICS}
+                       for space in ("features", "embeddings")},
+    }  # fmt: skip
+    for table in evaluation_tables(record):
+        lines = shown(console._rich_table(replace(table, note=""))).splitlines()
+        assert len(lines) == len(table.rows) + 5, table.title  # title, header, its rule, two blank lines
 
 
 def test_brackets_in_a_record_are_text_and_not_markup() -> None:

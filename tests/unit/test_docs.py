@@ -113,7 +113,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     paired_sets(cache_dir)
     labelled(cache_dir)
     run = fit(toy(evaluation__probe="classes", evaluation__downstream_eval_frequency=4), cache_dir=cache_dir)
-    evaluate(run, EvalConfig(k=3, probe="classes"), cache_dir=cache_dir)
+    evaluate(run, EvalConfig(k=3, probe="classes", permutations=3), cache_dir=cache_dir)
     return run
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from align_cache.errors import (
 )
 from align_cache.evaluation import evaluate
 from align_cache.fitting import fit, resume_fit
+from align_cache.metrics.alignment import ALIGNMENT_METRICS
 from align_cache.model import load_pair, new_pair
 from align_cache.pairs import Batches, join, split_pairs
 from align_cache.results import Run, find_run, list_runs
@@ -203,6 +205,14 @@ def test_save_dir_moves_the_runs_and_they_are_still_found(cache_dir: Path, tmp_p
     assert find_run(cache_dir, run.id[:-2]).folder == run.folder
 
 
+def test_a_copy_of_a_cache_keeps_to_its_own_runs(cache_dir: Path, tmp_path: Path) -> None:
+    paired_sets(cache_dir)
+    run = fit(toy(), cache_dir=cache_dir)
+    copy = tmp_path / "copy"
+    shutil.copytree(cache_dir, copy)
+    assert find_run(copy).folder == copy / "runs" / run.id
+
+
 def test_without_distribution_matching_the_term_is_absent(cache_dir: Path) -> None:
     paired_sets(cache_dir)
     run = fit(toy(loss__distribution_matching=False), cache_dir=cache_dir)
@@ -327,9 +337,32 @@ def test_an_evaluation_judges_the_split_that_was_asked_for(cache_dir: Path) -> N
     assert on_test["hypotheses"].keys() == {"embeddings", "features"}
     best = epochs(run)[on_val["epoch"]]
     assert on_val["embeddings"]["alignment"] == best["alignment"]
+    assert best.keys().isdisjoint({"intervals", "null"})
     assert on_val["embeddings"]["retrieval"] == best["retrieval"]
     with pytest.raises(AlignCacheError, match="toy has no dev2 images; its splits: test, train, val"):
         evaluate(run, EvalConfig(k=3, split="dev2"), cache_dir=cache_dir)
+
+
+def test_an_evaluation_measures_the_metrics_and_the_null_that_were_asked_for(cache_dir: Path) -> None:
+    paired_sets(cache_dir)
+    run = fit(toy(), cache_dir=cache_dir)
+    record = evaluate(
+        run, EvalConfig(k=3, metrics=("lcs_knn", "cka"), permutations=19, seed=4), cache_dir=cache_dir
+    )
+    assert (record["permutations"], record["seed"]) == (19, 4)
+    for space in ("features", "embeddings"):
+        assert list(record[space]["alignment"]) == ["lcs_knn", "cka"]
+        assert record[space]["intervals"].keys() == record[space]["null"].keys() == {"lcs_knn", "cka"}
+        assert record["hypotheses"][space]["lcs_knn"]["h2"]["interval"]
+    assert record == run.results()[-1]
+    without = evaluate(run, EvalConfig(k=3), cache_dir=cache_dir)
+    assert "null" not in without["embeddings"]
+    assert list(without["embeddings"]["alignment"]) == ["mutual_knn", "cka"]
+
+
+def test_all_stands_for_every_metric_that_there_is() -> None:
+    assert EvalConfig(metrics=("cka", "all")).metrics == tuple(ALIGNMENT_METRICS)
+    assert EvalConfig(metrics=("cka", "svcca", "cka")).metrics == ("cka", "svcca")
 
 
 def test_k_beyond_the_images_of_a_split_is_one_line(cache_dir: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from align_cache.errors import NonFiniteError, ShapeError
+from align_cache.metrics.interval import wilson_interval
 from align_cache.metrics.retrieval import retrieval
 
 
@@ -50,7 +51,9 @@ def test_the_summary_of_hand_worked_ranks():
     assert found.image_to_text.ranks.tolist() == [1, 2, 2]
     assert found.text_to_image.ranks.tolist() == [1, 2, 1, 2]
     assert found.image_to_text.recall == {1: pytest.approx(1 / 3), 2: 1.0, 9: 1.0}
-    assert found.text_to_image.to_record() == {
+    record = found.text_to_image.to_record()
+    assert record.pop("intervals").keys() == {"r1", "r2", "r9"}
+    assert record == {
         "r1": 0.5, "r2": 1.0, "r9": 1.0, "median_rank": 1.5, "mrr": 0.75, "n_queries": 4, "n_candidates": 3,
     }  # fmt: skip
     assert found.image_to_text.mrr == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)
@@ -134,6 +137,7 @@ def test_the_record_survives_json():
         "r1",
         "r5",
         "r10",
+        "intervals",
         "median_rank",
         "mrr",
         "n_queries",
@@ -166,3 +170,18 @@ def test_input_that_cannot_be_meant_is_refused_in_one_line(change, message):
 def test_nan_is_refused_by_name():
     with pytest.raises(NonFiniteError, match="text_embeddings"):
         retrieval(np.eye(3), np.full((3, 3), np.nan), range(3))
+
+
+def test_recalls_have_intervals_over_images_whichever_way():
+    """With one caption an image both are Wilson's; copied captions add queries and no certainty."""
+    random = np.random.default_rng(2)
+    images = unit(random.normal(size=(80, 5)))
+    texts = unit(images + random.normal(size=(80, 5)))
+    once = retrieval(images, texts, np.arange(80), ks=(1,))
+    for direction in (once.image_to_text, once.text_to_image):
+        right = int((direction.ranks == 1).sum())
+        assert 0 < right < 80
+        assert direction.intervals[1] == pytest.approx(wilson_interval(right, 80))
+    thrice = retrieval(images, np.repeat(texts, 3, axis=0), np.repeat(np.arange(80), 3), ks=(1,))
+    assert thrice.text_to_image.n_queries == 240
+    assert thrice.text_to_image.intervals[1] == pytest.approx(once.text_to_image.intervals[1])

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from align_cache.errors import ShapeError, UsageError
-from align_cache.metrics.alignment import ALIGNMENT_METRICS, nearest_neighbours
+from align_cache.metrics import hsic
+from align_cache.metrics.alignment import ALIGNMENT_METRICS, cka, nearest_neighbours
 from align_cache.metrics.interval import estimate
+from align_cache.metrics.kernel_alignment import cka_of_permutations
 from align_cache.metrics.significance import over_seeds, permutation_null, relabelled
 
 
@@ -119,3 +121,15 @@ def test_mean_and_spread_over_seeds():
     assert over_seeds([1.0, 2.0, 3.0]) == (2.0, 1.0)
     with pytest.raises(ShapeError, match="at least two runs"):
         over_seeds([1.0])
+
+
+@pytest.mark.parametrize("n", [19, 40])
+def test_shuffled_kernels_and_shuffled_products_give_the_same_cka(n, monkeypatch):
+    a, b = planted(n, 1.0, 6)
+    b = b[:, :7]
+    orders = [np.random.default_rng(seed).permutation(n) for seed in range(4)]
+    held = cka_of_permutations(a, b, orders)
+    monkeypatch.setattr(hsic, "BLOCK_ROWS", n - 1)
+    made_again = cka_of_permutations(a, b, orders)
+    assert held == pytest.approx(made_again, abs=1e-6)
+    assert made_again == pytest.approx([cka(a, b[order]) for order in orders], abs=1e-6)

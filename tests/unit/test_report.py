@@ -16,10 +16,12 @@ from matplotlib.text import Text
 from align_cache.errors import RunError
 from align_cache.reporting import draw_figures, report, style
 from align_cache.reporting.curves import loss_curves
+from align_cache.reporting.evaluation_tables import evaluation_tables
 from align_cache.reporting.heatmap import alignment_heatmap
+from align_cache.reporting.margins import margin_intervals
 from align_cache.reporting.records import read_run
 from align_cache.reporting.space import project, thin
-from align_cache.reporting.tables import chance_recall, evaluation_tables
+from align_cache.reporting.tables import chance_recall
 from align_cache.reporting.wording import NOT_MEASURED, number, p_value
 
 EPOCHS, ROWS, DIM = 3, 24, 16
@@ -206,6 +208,72 @@ def test_tables_carry_n_and_k_and_intervals() -> None:
     assert "+0.0100 … +0.0900" in tables["Hypotheses"].rows[0]
     assert "58.0% – 64.0%" in tables["Probe: cifar10"].rows[0]
     assert all(len(row) == len(table.columns) for table in tables.values() for row in table.rows)
+
+
+def with_intervals_and_null() -> dict[str, Any]:
+    """An evaluation under two metrics with everything that can be measured of them."""
+    record = evaluation_record() | {"permutations": 200}
+    for space in ("features", "embeddings"):
+        values = record[space]["alignment"]
+        values["lcs_knn"] = {pair: 3 * value for pair, value in values.pop("cka").items()}
+        record[space]["intervals"] = {
+            metric: {pair: [value - 0.0125, value + 0.0125] for pair, value in pairs.items()}
+            for metric, pairs in values.items()
+        }
+        found = {
+            "chance": 0.0312,
+            "chance_sd": 0.0044,
+            "threshold": 0.04,
+            "p": 0.004975,
+            "calibrated": 0.1234,
+        }
+        record[space]["null"] = {metric: dict.fromkeys(pairs, found) for metric, pairs in values.items()}
+    for direction in record["embeddings"]["retrieval"].values():
+        direction["intervals"] = {"r1": [0.1512, 0.2609], "r5": [0.3, 0.5], "r10": [0.5, 0.7]}
+    margin = {"margin": 0.9, "interval": [0.8, 1.0], "p": 0.0, "verdict": "supported"}
+    record["hypotheses"]["embeddings"]["lcs_knn"] = {"h1": margin, "h2": margin}
+    return record
+
+
+def test_values_and_recalls_carry_intervals_and_the_null_has_its_table(tmp_path: Path) -> None:
+    record = with_intervals_and_null()
+    tables = {table.title: table for table in evaluation_tables(record)}
+    rows = tables["Kernel alignment"].rows
+    assert rows[0] == ("mutual k-NN", "image–text", "0.2000 ± 0.0125", "0.3000 ± 0.0125", "+0.1000", "0.5263")
+    assert "not measured" not in tables["Kernel alignment"].note
+    assert tables["Retrieval"].rows[1] == ("· 95%", "15.1–26.1", "30.0–50.0", "50.0–70.0", *("",) * 4)
+    null = tables["Permutation null, embeddings"]
+    assert null.rows[0] == ("mutual k-NN", "image–text", "0.3000", "0.0312", "0.0044", "0.005", "0.1234")
+    assert len(null.rows) == 8
+    for part in ("200 shuffles", "N = 20 images", "k = 10"):
+        assert part in null.note
+    (tmp_path / "run.json").write_text(json.dumps(run_record()))
+    write_lines(tmp_path / "results.jsonl", [record])
+    page = report(tmp_path).read_text(encoding="utf-8")
+    assert "Permutation null, features" in page
+    assert "95% interval 15.1–26.1" in page
+    assert "95% interval 0.4875 … 0.5125" in page
+
+
+def test_margins_in_counts_are_drawn_apart_from_shares(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(run_record()))
+    write_lines(tmp_path / "results.jsonl", [with_intervals_and_null()])
+    figure = margin_intervals(read_run(tmp_path))
+    assert figure is not None
+    shares, counts = figure.axes
+    assert [label.get_text() for label in counts.get_yticklabels()] == [
+        "H2 · LCS k-NN · against embeddings",
+        "H1 · LCS k-NN · against embeddings",
+    ]
+    assert shares.get_xlim()[1] < 0.2 < counts.get_xlim()[1]
+
+
+def test_a_record_from_before_intervals_says_that_they_were_not_measured() -> None:
+    tables = {table.title: table for table in evaluation_tables(evaluation_record())}
+    assert "95% intervals not measured" in tables["Kernel alignment"].note
+    assert tables["Kernel alignment"].rows[0][3] == "0.3000"
+    assert tables["Retrieval"].rows[1][:2] == ("· 95%", NOT_MEASURED)
+    assert not any("null" in title for title in tables)
 
 
 def test_what_a_record_lacks_is_called_not_measured() -> None:
@@ -467,8 +535,8 @@ def test_numbers_keep_about_four_figures() -> None:
     ]  # fmt: skip
     assert number(0.05, signed=True) == "+0.0500"
     assert [p_value(value) for value in (0.0, 0.0009, 0.004975, 1.0)] == [
-        "< 0.001",
-        "< 0.001",
+        "<0.001",
+        "<0.001",
         "0.005",
         "1.000",
     ]

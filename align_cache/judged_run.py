@@ -1,0 +1,152 @@
+"""One run as a comparison sees it: its settings, and the numbers of its latest evaluation.
+
+Reads run folders and never imports torch.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from align_cache.errors import RunError
+from align_cache.reporting.records import RunRecords, dig, read_run
+from align_cache.reporting.tables import DIRECTIONS, RECALLS
+from align_cache.results import Record, Run
+
+_FEATURE_SETTINGS = {
+    "image": "data.image_encoder",
+    "text": "data.text_encoder",
+    "reference": "data.reference",
+}
+_SPREAD = ("variance_difference", "modality_gap")
+_CONDITIONS = ("checkpoint", "split", "n_images", "n_captions", "k")
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRun:
+    """A finished run and the numbers of its latest evaluation."""
+
+    run: Run
+    seed: int
+    created: str
+    settings: Record
+    """By dotted name: all but the seed and the log's, and under ``eval.`` what the evaluation was made on."""
+    numbers: dict[str, float]
+    verdicts: dict[str, str]
+    untrained: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A run that enters no mean."""
+
+    run: str
+    status: str
+    reason: str
+    remedy: str | None
+    """The command that makes it comparable."""
+
+
+def judge(run: Run) -> JudgedRun | LeftOut:
+    """Read one run, or say why it cannot be compared.
+
+    Raises
+    ------
+    RunError
+        If the run folder is damaged.
+    """
+    records = read_run(run.folder)
+    info, evaluation = records.record, records.evaluation
+    status = str(info.get("status"))
+    if status != "finished":
+        reason = f"{status}: {info['error']}" if info.get("error") else f"is {status}"
+        return LeftOut(run.id, status, reason, f"align-cache fit --resume {run.id}")
+    if evaluation is None:
+        return LeftOut(run.id, status, "has no evaluation", f"align-cache eval {run.id}")
+    config = _flat(_config(run))
+    checkpoint, epoch = evaluation.get("checkpoint"), evaluation.get("epoch")
+    current = records.best_epoch if checkpoint == "best" else config.get("optim.epochs")
+    if epoch != current:
+        reason = f"was evaluated at epoch {epoch}, and its {checkpoint} is now {current}"
+        return LeftOut(run.id, status, reason, f"align-cache eval {run.id} --checkpoint {checkpoint}")
+    return JudgedRun(
+        run=run,
+        seed=int(config["seed"]),
+        created=str(info.get("created") or ""),
+        settings=_identity(config, info, evaluation),
+        numbers=dict(_numbers(records, evaluation)),
+        verdicts=dict(_verdicts(evaluation)),
+        untrained=records.untrained,
+    )
+
+
+def list_entry(run: Run) -> Record:
+    """Return ``run.json`` with the run's folder and what a list shows of its latest evaluation.
+
+    ``recall_at_1`` holds ``image_to_text`` and ``text_to_image``, and is None before the first evaluation.
+    """
+    records = read_run(run.folder)
+    recall = {way: dig(records.evaluation, "embeddings", "retrieval", way, "r1") for way in DIRECTIONS}
+    evaluated = records.evaluation is not None
+    return {**records.record, "folder": str(run.folder), "recall_at_1": recall if evaluated else None}
+
+
+def _identity(config: Record, info: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Record:
+    """Return what has to be equal for two runs to be two seeds of one thing.
+
+    A setting names an encoder, and several feature sets can bear that name: the one that was opened counts.
+    """
+    settings = {key: value for key, value in config.items() if key != "seed" and not key.startswith("log.")}
+    for role, key in _FEATURE_SETTINGS.items():
+        features = info.get(role)
+        settings[key] = f"{features['encoder']}@{features['key8']}" if features else None
+    return {**settings, **{f"eval.{name}": evaluation.get(name) for name in _CONDITIONS}}
+
+
+def _numbers(records: RunRecords, evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield what a run is compared by; what was not measured is absent."""
+    embeddings = evaluation.get("embeddings")
+    found = {f"retrieval.{way}.r{k}": dig(embeddings, "retrieval", way, f"r{k}")
+             for way in DIRECTIONS for k in RECALLS}  # fmt: skip
+    for metric, pairs in (dig(embeddings, "alignment") or {}).items():
+        found |= {f"alignment.{metric}.{pair}": value for pair, value in pairs.items()}
+    found |= {name: test.get("margin") for name, test in _tests(evaluation)}
+    epochs = (epoch for epoch in records.epochs if epoch["epoch"] == evaluation.get("epoch"))
+    found["val_loss"] = dig(next(epochs, None), "val", "loss")
+    found |= {f"distribution.{name}": dig(embeddings, "distribution", name) for name in _SPREAD}
+    for row, heads in (dig(evaluation, "probe", "rows") or {}).items():
+        dataset = dig(evaluation, "probe", "name")
+        found |= {f"probe.{dataset}.{row}.{head}": dig(judged, "accuracy") for head, judged in heads.items()}
+    yield from ((name, float(value)) for name, value in found.items() if value is not None)
+
+
+def _verdicts(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from ((name, test["verdict"]) for name, test in _tests(evaluation) if test.get("verdict"))
+
+
+def _tests(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, Record]]:
+    """Yield each margin by its name."""
+    for baseline, metrics in (evaluation.get("hypotheses") or {}).items():
+        for metric, tests in metrics.items():
+            yield from ((f"hypotheses.{baseline}.{metric}.{key}", test) for key, test in tests.items())
+
+
+def _config(run: Run) -> Record:
+    try:
+        return run.config()
+    except FileNotFoundError:
+        raise RunError(
+            f"{run.folder / 'config.toml'} is missing; a run is compared by its settings"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{run.folder / 'config.toml'} is not TOML: {error}") from None
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> Record:
+    """Return ``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: Record = {}
+    for key, value in nested.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
