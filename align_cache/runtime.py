@@ -28,8 +28,8 @@ _RECORDED_PACKAGES = ("torch", "torchvision", "transformers", "timm", "tokenizer
 def prepare_environment() -> None:
     """Set what has to be set before torch is imported; what the user set stays.
 
-    Idle OpenMP threads spin by default and take the core that another process needs: with one other
-    busy process an epoch was measured at 15 s instead of 4 (docs/performance.md).
+    Idle OpenMP threads spin by default and take the core that another process needs, which slows both
+    several times over.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
