@@ -188,7 +188,7 @@ def _difference(values: Sequence[float]) -> Difference:
     mean, n = fmean(values), len(values)
     if n < 2:
         return Difference(mean, None, n)
-    from scipy.special import stdtrit  # type: ignore[import-untyped]  # scipy ships no type information
+    from scipy.special import stdtrit
 
     half = float(stdtrit(n - 1, _LEVEL)) * stdev(values) / math.sqrt(n)
     return Difference(mean, (mean - half, mean + half), n)

@@ -59,7 +59,9 @@ def test_a_missing_feature_set_names_the_command_that_makes_it(
     assert "align-cache extract" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["extract", "fit", "eval", "report", "demo", "import", "cache", "runs"])
+@pytest.mark.parametrize(
+    "command", ["extract", "fit", "eval", "report", "demo", "compare", "import", "cache", "runs"]
+)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert "Usage: " in capsys.readouterr().out
