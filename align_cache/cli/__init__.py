@@ -1,8 +1,8 @@
 """The command line: parse, call one library function, render.
 
-Commands live in :mod:`.features` (extract, import, cache) and :mod:`.runs` (fit, eval, report, compare, demo,
-runs);
-whatever is heavy is imported inside them, so that ``align-cache --help`` answers at once.
+Commands live in :mod:`.features` (extract, import), :mod:`.cache` (ls, info, verify, rm) and :mod:`.runs`
+(fit, eval, report, compare, demo, runs); whatever is heavy is imported inside them, so that
+``align-cache --help`` answers at once.
 """
 
 import signal
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from align_cache._version import __version__
-from align_cache.cli import features, runs
+from align_cache.cli import cache, features, runs
 from align_cache.errors import AlignCacheError
 from align_cache.runtime import prepare_environment
 
@@ -33,7 +33,7 @@ app.command()(runs.report)
 app.command()(runs.compare)
 app.command()(runs.demo)
 app.command("import")(features.import_features)
-app.add_typer(features.cache_app, name="cache")
+app.add_typer(cache.cache_app, name="cache")
 app.add_typer(runs.runs_app, name="runs")
 
 

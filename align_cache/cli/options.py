@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""What the commands share: options, how their values are read, and how a note is said."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,3 +34,12 @@ def split_weights(values: Sequence[str], encoders: Sequence[str]) -> dict[str, s
         else:
             weights["*"] = value
     return weights
+
+
+def print_note(line: str) -> None:
+    """Say something on stderr that is neither the result nor an error."""
+    from rich.text import Text
+
+    from align_cache.console import stderr
+
+    stderr().print(Text(f"note: {line}", style="dim"), soft_wrap=True)

@@ -8,8 +8,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from align_cache.cli.features import _note
-from align_cache.cli.options import DEFAULT_CACHE, Assignments, CacheDir, ConfigFile, Device, Json, RunName
+from align_cache.cli.options import (
+    DEFAULT_CACHE,
+    Assignments,
+    CacheDir,
+    ConfigFile,
+    Device,
+    Json,
+    RunName,
+    print_note,
+)
 
 runs_app = typer.Typer(no_args_is_help=True, help="Look at the runs.")
 
@@ -76,11 +84,11 @@ def fit(
             raise UsageError(
                 "--resume continues with the run's own settings; nothing else can be set with it"
             )
-        run = resume_fit(resume, cache_dir=cache_dir, on_record=show, on_note=_note)
+        run = resume_fit(resume, cache_dir=cache_dir, on_record=show, on_note=print_note)
     else:
         settings = fit_config(file=config, assignments=tuple(assignments or ()), flags=flags)
         command = shlex.join(["align-cache", *sys.argv[1:]])
-        run = run_fit(settings, cache_dir=cache_dir, on_record=show, on_note=_note, command=command)
+        run = run_fit(settings, cache_dir=cache_dir, on_record=show, on_note=print_note, command=command)
     if figures:
         from align_cache.reporting import draw_figures
 
@@ -92,7 +100,7 @@ def fit(
     from align_cache.console import run_summary, stderr
 
     stderr().print(run_summary(info))
-    _note(f"next: align-cache eval {run.id}")
+    print_note(f"next: align-cache eval {run.id}")
     typer.echo(run.folder)
 
 
@@ -136,7 +144,7 @@ def evaluate(
 
     flags = {name: given[name] for name in names} | {"metrics": metric or None}
     settings = resolve(EvalConfig, [flag_layer(flags)])
-    record = run_evaluate(find_run(cache_dir, run), settings, cache_dir=cache_dir, on_stage=_note)
+    record = run_evaluate(find_run(cache_dir, run), settings, cache_dir=cache_dir, on_stage=print_note)
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
@@ -165,7 +173,7 @@ def demo(cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None:
     from align_cache.console import evaluation_table, progress, stdout
     from align_cache.demo import demo as run_demo
 
-    result = run_demo(cache_dir=cache_dir, progress=progress, on_note=_note, on_record=_EpochLines())
+    result = run_demo(cache_dir=cache_dir, progress=progress, on_note=print_note, on_record=_EpochLines())
     if as_json:
         made = {"run": str(result.run.folder), "report": str(result.report), "seconds": result.seconds}
         typer.echo(json.dumps({**made, "evaluation": result.evaluation}, indent=2))
@@ -204,7 +212,7 @@ def compare(
     if figure is not None:
         from align_cache.reporting.comparison_figure import draw_comparison
 
-        _note(f"figure: {draw_comparison(comparison, figure)}")
+        print_note(f"figure: {draw_comparison(comparison, figure)}")
     if csv not in (None, "-"):
         publish_text(Path(csv), comparison.to_csv())
     if csv == "-":
