@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from align_cache.errors import ShapeError, UsageError
 from align_cache.metrics.alignment import ALIGNMENT_METRICS
@@ -155,11 +155,3 @@ def _summary(
         k=k,
         permutations=len(null),
     )
-
-
-def over_seeds(values: ArrayLike) -> tuple[float, float]:
-    """Mean and sample standard deviation over runs that differ in their seed; at least two."""
-    runs = np.asarray(values, dtype=np.float64)
-    if runs.ndim != 1 or len(runs) < 2:
-        raise ShapeError(f"values have shape {runs.shape}; a spread takes at least two runs")
-    return float(runs.mean()), float(runs.std(ddof=1))

@@ -10,7 +10,7 @@ from align_cache.metrics import hsic
 from align_cache.metrics.alignment import ALIGNMENT_METRICS, cka, nearest_neighbours
 from align_cache.metrics.interval import estimate
 from align_cache.metrics.kernel_alignment import cka_of_permutations
-from align_cache.metrics.significance import over_seeds, permutation_null, relabelled
+from align_cache.metrics.significance import permutation_null, relabelled
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -115,12 +115,6 @@ def test_what_cannot_be_tested_is_refused():
         permutation_null("cka", nearest_neighbours(a, k=4), b)
     with pytest.raises(ShapeError, match="k is 20"):
         permutation_null("cknna", a, b, k=20)
-
-
-def test_mean_and_spread_over_seeds():
-    assert over_seeds([1.0, 2.0, 3.0]) == (2.0, 1.0)
-    with pytest.raises(ShapeError, match="at least two runs"):
-        over_seeds([1.0])
 
 
 @pytest.mark.parametrize("n", [19, 40])
