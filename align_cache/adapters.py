@@ -11,16 +11,23 @@ from torch.utils.checkpoint import checkpoint_sequential
 
 from align_cache.architectures import Architecture, Kind
 from align_cache.layers import Standardize
+from align_cache.text_towers import TextTower
 
 LOG_TEMPERATURE_BOUNDS = (-4.6051702, 0.0)
 """ln 0.01 and ln 1: where a learned temperature is held."""
 
 
 class Adapter(nn.Module):
-    """One head: features (n, input_dim) → embeddings (n, embed_dim), not yet normalised."""
+    """One head: features (n, input_dim) → embeddings (n, embed_dim), not yet normalised.
 
-    def __init__(self, layers: nn.Sequential, *, gradient_checkpointing: bool = False) -> None:
+    With a tower before it a head embeds token ids (n, length).
+    """
+
+    def __init__(
+        self, layers: nn.Sequential, *, tower: TextTower | None = None, gradient_checkpointing: bool = False
+    ) -> None:
         super().__init__()
+        self.tower = tower
         self.layers = layers
         self.gradient_checkpointing = gradient_checkpointing
 
@@ -36,8 +43,12 @@ class Adapter(nn.Module):
             if isinstance(layer, Standardize):
                 layer.observe(blocks())
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Embed float32 features (n, input_dim)."""
+    def forward(self, features: Tensor, *, bf16: bool = False) -> Tensor:
+        """Embed float32 features (n, input_dim), or token ids; products in bfloat16 or in float32."""
+        if self.tower is not None:
+            features = self.tower(features, bf16=bf16)
+        if bf16:
+            features = features.bfloat16()
         if self.gradient_checkpointing and self.training:
             recomputed: Tensor = checkpoint_sequential(  # type: ignore[no-untyped-call]
                 self.layers, _segments(len(self.layers)), features, use_reentrant=False
@@ -77,7 +88,13 @@ class AdapterPair(nn.Module):
 
 
 def build_adapter(
-    kind: Kind, input_dim: int, embed_dim: int, *, gradient_checkpointing: bool = False, **architecture: Any
+    kind: Kind,
+    input_dim: int,
+    embed_dim: int,
+    *,
+    tower: TextTower | None = None,
+    gradient_checkpointing: bool = False,
+    **architecture: Any,
 ) -> Adapter:
     """Make one head; its weights come from torch's global generator.
 
@@ -85,12 +102,14 @@ def build_adapter(
     ----------
     kind : {"linear", "mlp", "residual", "attention"}
     input_dim, embed_dim : int
-        Width of the features and of the shared space.
+        Width of the features, or of what the tower gives, and of the shared space.
+    tower : TextTower, optional
+        What makes vectors of token ids first.
     **architecture
         Fields of :class:`~align_cache.architectures.Architecture`.
     """
     layers = Architecture(**architecture).layers(kind, input_dim, embed_dim)
-    return Adapter(nn.Sequential(*layers), gradient_checkpointing=gradient_checkpointing)
+    return Adapter(nn.Sequential(*layers), tower=tower, gradient_checkpointing=gradient_checkpointing)
 
 
 def build_pair(
@@ -102,11 +121,16 @@ def build_pair(
     temperature: float,
     learn_temperature: bool = False,
     bias: float | None = None,
+    text_tower: TextTower | None = None,
     **architecture: Any,
 ) -> AdapterPair:
-    """Make both heads alike; ``architecture`` is what :func:`build_adapter` takes."""
+    """Make both heads alike; ``architecture`` is what :func:`build_adapter` takes.
+
+    With a tower, ``text_dim`` is its width, and ``input_norm``, which is of features, the image head's alone.
+    """
     image = build_adapter(kind, image_dim, embed_dim, **architecture)
-    text = build_adapter(kind, text_dim, embed_dim, **architecture)
+    of_text = architecture if text_tower is None else {**architecture, "input_norm": None}
+    text = build_adapter(kind, text_dim, embed_dim, tower=text_tower, **of_text)
     return AdapterPair(image, text, temperature=temperature, learn_temperature=learn_temperature, bias=bias)
 
 

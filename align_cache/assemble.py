@@ -12,15 +12,17 @@ from align_cache.batches import Batches
 from align_cache.closed_form import TrainingRows
 from align_cache.embedding import Inputs, Where, open_inputs
 from align_cache.errors import ConfigError
-from align_cache.losses import Objective
-from align_cache.model import new_pair, solved_pair
+from align_cache.losses import Balance, Objective
+from align_cache.model import Tokens, new_pair, solved_pair
 from align_cache.pairs import PairedFeatures, Pairs, Splits, join, split_pairs
 from align_cache.probing import ProbeSets, open_probe_sets
-from align_cache.runtime import resolve_device, resolve_precision
+from align_cache.runtime import memory_bytes, resolve_device, resolve_precision
 from align_cache.schedule import learning_rates
 from align_cache.settings import FitConfig, LossSettings
-from align_cache.store import open_feature_set
+from align_cache.store import FeatureSet, open_feature_set
+from align_cache.store.layout import PAD_ID
 from align_cache.trainer import Member, moving_average
+from align_cache.visiting import Order
 
 _DEFAULT_EMBED_DIM = 768
 
@@ -40,11 +42,13 @@ class Parts:
     inputs: Inputs
     member: Member
     probe_sets: ProbeSets | None
+    reading_notes: tuple[str, ...] = ()
+    """On features that exceed memory."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was decided on the way, for the user."""
-        return (*self.joined.notes, *self.splits.notes, *self.batches.notes)
+        return (*self.joined.notes, *self.splits.notes, *self.batches.notes, *self.reading_notes)
 
 
 class Opened:
@@ -101,6 +105,7 @@ def assemble(config: FitConfig, opened: Opened, info: Mapping[str, Any] | None =
     if config.cuda_graph and device.type != "cuda":
         raise ConfigError(f"cuda_graph = true, and the adapters train on {device}")
     joined = opened.join(config.data.dataset, *_names(config, info))
+    _check_text(config, joined.text)
     splits = _split(config, joined)
     _check_k(config.evaluation.k, min(splits.val.n_images, config.evaluation.num_images))
     batches = _batches(config, splits)
@@ -117,6 +122,18 @@ def assemble(config: FitConfig, opened: Opened, info: Mapping[str, Any] | None =
         inputs=inputs,
         member=_member(config, pair, batches.steps_per_epoch, device),
         probe_sets=_probe_sets(config, joined, opened.cache_dir),
+        reading_notes=_reading_notes(config.data.order, inputs),
+    )
+
+
+def _reading_notes(order: Order, inputs: Inputs) -> tuple[str, ...]:
+    """Say where reading row by row waits for the disk."""
+    found, memory = inputs.mapped_bytes, memory_bytes()
+    if order == "blocks" or found <= memory:
+        return ()
+    return (
+        f"the features take {found / 1e9:,.0f} GB and the machine has {memory / 1e9:,.0f}: with data.order = "
+        "blocks they are read in long stretches",
     )
 
 
@@ -125,6 +142,7 @@ def _pair(
 ) -> tuple[AdapterPair, int, dict[str, Any] | None]:
     """Make the adapters, solved for or new; with their width, and what was chosen on the way."""
     if config.adapter.closed_form is not None:
+        _check_fits(config.adapter.closed_form, joined, train)
         image_of_text = torch.from_numpy(train.caption_image).to(device)
         reference = None
         if inputs.reference is not None and train.reference_rows is not None:
@@ -133,10 +151,50 @@ def _pair(
         return solved_pair(config, TrainingRows(image, text, image_of_text, reference))
     torch.manual_seed(config.seed)
     embed_dim = _embed_dim(config, joined)
-    pair = new_pair(config, joined.image.dim, joined.text.dim, embed_dim).to(device)
+    tokens = None if config.adapter.text_type is None else _tokens(joined, train, inputs)
+    pair = new_pair(config, joined.image.dim, joined.text.dim, embed_dim, tokens=tokens).to(device)
     pair.image.observe(lambda: inputs.image.blocks(train.image_rows))
-    pair.text.observe(lambda: inputs.text.blocks(train.caption_rows))
+    if tokens is None:
+        pair.text.observe(lambda: inputs.text.blocks(train.caption_rows))
     return pair, embed_dim, None
+
+
+def _check_fits(closed_form: str, joined: PairedFeatures, train: Pairs) -> None:
+    """Refuse to solve with more rows than memory holds; as float32 they are all there at once."""
+    needed = 4 * (train.n_images * joined.image.dim + train.n_captions * joined.text.dim)
+    if needed > memory_bytes():
+        raise ConfigError(
+            f"{closed_form} solves with all training rows at once: {needed / 1e9:,.0f} GB as float32, and "
+            f"the machine has {memory_bytes() / 1e9:,.0f}",
+            hint="--num-samples N, or an adapter that is trained: --adapter linear",
+        )
+
+
+def _tokens(joined: PairedFeatures, train: Pairs, inputs: Inputs) -> Tokens:
+    """Look which tokens the training captions hold."""
+    assert joined.text.vocabulary_size is not None  # of a set of token ids
+    blocks = inputs.text.blocks(train.caption_rows)
+    seen = torch.unique(torch.cat([torch.unique(block) for block in blocks]))
+    return Tokens(seen[seen != PAD_ID].cpu(), joined.text.vocabulary_size)
+
+
+def _check_text(config: FitConfig, text: FeatureSet) -> None:
+    """Refuse token ids without a tower, and a tower without token ids.
+
+    Raises
+    ------
+    ConfigError
+    """
+    tower = config.adapter.text_type
+    if text.holds_tokens and tower is None:
+        raise ConfigError(
+            f"{text.name} holds token ids, which a text tower has to read", hint="--text-adapter lstm, or bow"
+        )
+    if tower is not None and not text.holds_tokens:
+        raise ConfigError(
+            f"adapter.text_type = {tower} reads token ids, and {text.name} holds features",
+            hint="--text-encoder tokens, after align-cache extract --encoder tokens",
+        )
 
 
 def _member(config: FitConfig, pair: AdapterPair, steps_per_epoch: int, device: torch.device) -> Member:
@@ -151,8 +209,11 @@ def _member(config: FitConfig, pair: AdapterPair, steps_per_epoch: int, device: 
         optim.lr,
         warmup_steps=round(optim.warmup_epochs * steps_per_epoch),
         total_steps=optim.epochs * steps_per_epoch,
+        decay=optim.decay,
         min_lr=optim.min_lr,
         num_cycles=optim.num_cycles,
+        decay_steps=max(1, round(optim.decay_epochs * steps_per_epoch)),
+        decay_factor=optim.decay_factor,
     )
     return Member(
         pair=pair,
@@ -162,6 +223,7 @@ def _member(config: FitConfig, pair: AdapterPair, steps_per_epoch: int, device: 
         clip_grad_norm=optim.clip_grad_norm,
         seed=config.seed,
         average=moving_average(pair, optim.ema_decay) if optim.ema_decay else None,
+        balance=_balance(loss, device),
     )
 
 
@@ -182,6 +244,10 @@ def _objective(loss: LossSettings, siglip_bias: float, *, minimised: bool) -> Ob
     )
 
 
+def _balance(loss: LossSettings, device: torch.device) -> Balance | None:
+    return None if loss.schedule == "fixed" else Balance(loss.schedule, decay=loss.schedule_ema).to(device)
+
+
 def _names(config: FitConfig, info: Mapping[str, Any] | None) -> tuple[str, str, str | None]:
     """Name the feature sets; a resumed run reads the very sets it began with."""
     data = config.data
@@ -195,7 +261,12 @@ def _names(config: FitConfig, info: Mapping[str, Any] | None) -> tuple[str, str,
 def _split(config: FitConfig, joined: PairedFeatures) -> Splits:
     data = config.data
     return split_pairs(
-        joined, how=data.split, val_fraction=data.val_fraction, num_samples=data.num_samples, seed=config.seed
+        joined,
+        how=data.split,
+        val_fraction=data.val_fraction,
+        num_samples=data.num_samples,
+        train_fraction=data.train_fraction,
+        seed=config.seed,
     )
 
 
@@ -207,6 +278,7 @@ def _batches(config: FitConfig, splits: Splits) -> Batches:
         captions_per_image=config.data.captions_per_image,
         seed=config.seed,
         mixup=config.data.mixup,
+        order=config.data.order,
     )
 
 

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from align_cache.pairs import Pairs, Rows
+from align_cache.visiting import Order, scattered, visit
 
 CaptionsPerImage = int | Literal["all"]
+
+_BLOCK_CAPTIONS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +45,19 @@ class Batches:
         captions_per_image: CaptionsPerImage,
         seed: int,
         mixup: float = 0.0,
+        order: Order = "shuffled",
     ) -> None:
         most = int(pairs.caption_counts.max())
         rounds = most if captions_per_image == "all" else min(captions_per_image, most)
         self._pairs, self._accumulation, self._seed, self._mixup = pairs, accumulation, seed, mixup
+        self._order: Order = order
         self._members = [np.flatnonzero(pairs.caption_counts > r) for r in range(rounds)]
         self.batch_size = min(batch_size, pairs.n_images)
         shrunk = (
             f"batch_size = {batch_size:,}, and only {pairs.n_images:,} images train: all of them in one batch"
         )
-        self.notes = (shrunk,) if self.batch_size < batch_size else ()
+        self.notes: tuple[str, ...] = (shrunk,) if self.batch_size < batch_size else ()
+        self.notes += _reading_notes(pairs) if order == "blocks" else ()
         per_round = [len(members) // self.batch_size for members in self._members]
         self.batches_per_epoch = sum(per_round)
         self.steps_per_epoch = -(-self.batches_per_epoch // accumulation)
@@ -96,16 +103,39 @@ class Batches:
         """Shuffle the images of a round into whole batches, no image twice in one."""
         wanted = len(members) // self.batch_size * self.batch_size
         if pool is None:
-            return generator.permutation(members)[:wanted]
+            return visit(members, generator, order=self._order)[:wanted]
         drawn_from = np.intersect1d(members, pool)
         if len(drawn_from) < self.batch_size:  # of a late round with few images: all of them
             drawn_from = members
         whole = len(drawn_from) // self.batch_size * self.batch_size
-        passes = [generator.permutation(drawn_from)[:whole] for _ in range(-(-wanted // max(whole, 1)))]
+        passes = [
+            visit(drawn_from, generator, order=self._order)[:whole]
+            for _ in range(-(-wanted // max(whole, 1)))
+        ]
         return np.concatenate([*passes, members[:0]])[:wanted]
 
 
 def _shuffled_captions(pairs: Pairs, generator: np.random.Generator) -> Rows:
-    """Shuffle the captions of each image among themselves; the images stay where they are."""
-    keys = generator.random(pairs.n_captions)
-    return pairs.caption_rows[np.lexsort((keys, pairs.caption_image))]
+    """Shuffle the captions of each image among themselves; the images stay where they are.
+
+    Some images at a time, as the keys of all captions would take several times the memory of the result.
+    """
+    starts, shuffled = pairs.caption_starts, np.empty_like(pairs.caption_rows)
+    cuts = np.searchsorted(starts, np.arange(0, pairs.n_captions, _BLOCK_CAPTIONS))
+    for first, end in pairwise([*np.unique(cuts), pairs.n_images]):
+        block = slice(starts[first], starts[end])
+        keys = generator.random(starts[end] - starts[first])
+        owner = np.repeat(np.arange(end - first), np.diff(starts[first : end + 1]))
+        shuffled[block] = pairs.caption_rows[block][np.lexsort((keys, owner))]
+    return shuffled
+
+
+def _reading_notes(pairs: Pairs) -> tuple[str, ...]:
+    """Say of which sets the rows of neighbouring images are not neighbours."""
+    first_captions = pairs.caption_rows[pairs.caption_starts[:-1]]
+    sets = {"captions": first_captions, "reference": pairs.reference_rows}
+    return tuple(
+        f"the {name} are not in the order of the images: data.order = blocks reads them row by row"
+        for name, rows in sets.items()
+        if rows is not None and scattered(rows)
+    )

@@ -10,7 +10,6 @@ so that a kill at any moment leaves a last and a best that can be read.
 
 import io
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +107,11 @@ def load_trainer(folder: Path) -> tuple[dict[str, Any], int]:
     path = _checked(folder, entry["trainer"])
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - the one place for state
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        what = str(error).partition("\n")[0]
+    except Exception as error:  # torch raises nearly anything on a damaged archive
+        what = str(error).partition("\n")[0] or type(error).__name__
         raise CorruptError(f"{path} is not a trainer state that can be read safely: {what}") from None
+    if not isinstance(state, dict):
+        raise CorruptError(f"{path} holds a {type(state).__name__}, expected a trainer state")
     return state, int(entry["epoch"])
 
 
@@ -137,8 +138,25 @@ def _checked(folder: Path, part: Mapping[str, str]) -> Path:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / "index.json"
     try:
-        index: dict[str, Any] = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        index = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CorruptError(f"{folder / 'index.json'} is not JSON: {error}") from None
+        raise CorruptError(f"{path} is not JSON: {error}") from None
+    if not (isinstance(index, dict) and all(_is_entry(which, entry) for which, entry in index.items())):
+        raise CorruptError(f"{path} is no index of checkpoints: another form than align-cache writes")
     return index
+
+
+def _is_entry(which: str, entry: object) -> bool:
+    """Say whether a part of the index has an epoch, and a name and a checksum for each of its files."""
+    if not isinstance(entry, dict) or type(entry.get("epoch")) is not int:
+        return False
+    files = {"adapters", "trainer"} if which == "last" else {"adapters"}
+    parts = [entry.get(name) for name in files]
+    return entry.keys() == {"epoch", *files} and all(
+        isinstance(part, dict)
+        and part.keys() == {"file", "xxh3_128"}
+        and all(isinstance(value, str) for value in part.values())
+        for part in parts
+    )

@@ -103,7 +103,7 @@ class Comparison:
                    if name in first[seed] and name in second[seed]]
             for name in self.names
         }  # fmt: skip
-        return {name: _difference(found) for name, found in values.items() if found} or None
+        return {name: difference_of(found) for name, found in values.items() if found} or None
 
     def to_record(self) -> Record:
         """Everything as JSON can hold it."""
@@ -145,7 +145,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     Comparison
         Its numbers are those of each run's latest evaluation: ``retrieval.<way>.r<k>``,
         ``alignment.<metric>.<pair>``, ``calibrated.<metric>.<pair>``,
-        ``hypotheses.<baseline>.<metric>.<h1 or h2>``,
+        ``hypotheses.<baseline>.<metric>.<h1 or h2>``, ``similarity.matched`` and ``.unmatched``,
         ``distribution.variance_difference`` and ``.modality_gap``, ``probe.<dataset>.<rows>.<head>``,
         ``zero_shot.<dataset>.<top1 or top5>``, and ``val_loss`` of the epoch that was evaluated.
 
@@ -162,7 +162,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     left_out = [outcome for outcome in outcomes if isinstance(outcome, LeftOut)]
     groups: dict[str, dict[int, JudgedRun]] = {}
     for run in (outcome for outcome in outcomes if isinstance(outcome, JudgedRun)):
-        seeds = groups.setdefault(_canonical(run.settings), {})
+        seeds = groups.setdefault(canonical(run.settings), {})
         older, newer = sorted([seeds.get(run.seed, run), run], key=lambda each: each.created)
         seeds[run.seed] = newer
         if older is not newer:
@@ -177,26 +177,31 @@ def compare(runs: Sequence[Run]) -> Comparison:
 def _with_differing(groups: Sequence[Iterable[JudgedRun]]) -> tuple[Group, ...]:
     """Order each group by seed, and keep of its settings those that are not the same everywhere."""
     ordered = [tuple(sorted(runs, key=lambda run: run.seed)) for runs in groups]
-    settings = [runs[0].settings for runs in ordered]
-    keys = dict.fromkeys(key for each in settings for key in each)
-    differing = [key for key in keys if len({_canonical(each.get(key)) for each in settings}) > 1]
+    differing = differing_keys([runs[0].settings for runs in ordered])
     return tuple(Group({key: runs[0].settings.get(key) for key in differing}, runs) for runs in ordered)
+
+
+def differing_keys(settings: Sequence[Record]) -> list[str]:
+    """Return the keys whose values are not the same in all of some settings."""
+    keys = dict.fromkeys(key for each in settings for key in each)
+    return [key for key in keys if len({canonical(each.get(key)) for each in settings}) > 1]
 
 
 def _spread(name: str, runs: Sequence[JudgedRun]) -> Spread:
     values = [run.numbers[name] for run in runs]
     if len(values) == 1:
         return Spread(values[0], None, 1, runs[0].intervals.get(name))
-    return Spread(fmean(values), stdev(values), len(values), _mean_interval(values))
+    return Spread(fmean(values), stdev(values), len(values), mean_interval(values))
 
 
-def _difference(values: Sequence[float]) -> Difference:
-    interval = _mean_interval(values) if len(values) > 1 else None
+def difference_of(values: Sequence[float]) -> Difference:
+    """Summarise differences of pairs of runs, one a seed; at least one."""
+    interval = mean_interval(values) if len(values) > 1 else None
     return Difference(fmean(values), interval, len(values))
 
 
-def _mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% interval of the mean of two or more values."""
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95% interval of the mean of two or more values, by Student's t."""
     from scipy.special import stdtrit
 
     mean, n = fmean(values), len(values)
@@ -211,5 +216,6 @@ def _group_record(group: Group) -> Record:
     return {"settings": group.settings, "numbers": numbers, "verdicts": group.verdicts, "runs": runs}
 
 
-def _canonical(value: object) -> str:
+def canonical(value: object) -> str:
+    """Return settings as a string that is equal for equal ones."""
     return json.dumps(value, sort_keys=True, default=str)

@@ -113,6 +113,7 @@ def _many(lines: Sequence[str]) -> str:
 def _complaints(model: type[BaseModel], layers: Sequence[Layer], problems: Sequence[Any]) -> list[str]:
     """One line for each setting; the branches of a union are one setting with several expectations."""
     lines: dict[str, str] = {}
+    leaves = set(setting_names(model))
     for problem in problems:
         unknown = problem["type"] == "extra_forbidden"
         path = [str(part) for part in problem["loc"]] if unknown else _setting_path(model, problem["loc"])
@@ -122,13 +123,13 @@ def _complaints(model: type[BaseModel], layers: Sequence[Layer], problems: Seque
         message = problem["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
         if unknown:
-            near = _nearest(key, list(setting_names(model)))
+            near = _nearest(key, sorted(leaves))
             lines[key] = f"{where}{key} is not a setting" + (f" (did you mean {near}?)" if near else "")
         elif problem["type"] == "missing":
             lines[key] = f"{key} is required"
         elif key in lines:
             lines[key] += f", or {message}"
-        elif isinstance(problem["input"], (dict, BaseModel)):
+        elif isinstance(problem["input"], (dict, BaseModel)) and key not in leaves:  # of a whole section
             lines[key] = f"{where}{message}"
         else:
             lines[key] = f"{where}{key} = {problem['input']!r}: {message}"

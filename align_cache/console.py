@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from align_cache.comparison import Comparison
+    from align_cache.study_results import Study
     from align_cache.sweep_records import RankBy, TrialRecord
+    from align_cache.sweeping import Standing
 
 PLAIN_LINE_EVERY_S = 10.0
 UNBOUNDED_WIDTH = 160
@@ -214,6 +216,29 @@ def comparison_table(comparison: Comparison) -> Group:
     return Group(*warnings, *(_rich_table(table) for table in comparison_tables(comparison)))
 
 
+def tables_group(
+    tables: Sequence[Table], *, untrained: Sequence[str] = (), notes: Sequence[str] = ()
+) -> Group:
+    """Render tables for the terminal, what has to be known of them above and below."""
+    from rich.console import Group
+    from rich.text import Text
+
+    warnings = [Text(line, style="bold red") for line in _untrained_lines({"untrained": untrained})]
+    said = [Text(f"note: {note}", style="dim") for note in notes]
+    return Group(*warnings, *map(_rich_table, tables), *said)
+
+
+def pairs_table(record: Mapping[str, Any]) -> Group:
+    """Render what was measured of the pairs that were drawn, for the terminal."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from align_cache.reporting.pairs_table import pairs_table as table_of
+
+    warnings = [Text(line, style="bold red") for line in _untrained_lines(record)]
+    return Group(*warnings, _rich_table(table_of(record)))
+
+
 def runs_table(entries: Sequence[Mapping[str, Any]]) -> RichTable:
     """Render the runs of a cache for the terminal, one a line."""
     from align_cache.reporting.run_list import list_table
@@ -254,11 +279,47 @@ def live_leaderboard(rank_by: RankBy) -> Iterator[Callable[[Sequence[TrialRecord
     yield tell
 
 
+@contextmanager
+def live_study() -> Iterator[tuple[Callable[[Standing], None], Callable[[int, int], None]]]:
+    """Show the leaderboard while a study trains, and then a bar while it judges.
+
+    Yields
+    ------
+    callable (where the sweep stands), and callable (runs judged, runs in all)
+    """
+    with ExitStack() as screen:
+        show = screen.enter_context(live_leaderboard("mean_recall"))
+        bar: SettableBar | None = None
+
+        def on_judged(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None:
+                screen.close()  # the leaderboard: a terminal has room for one live display
+                bar = screen.enter_context(progress(total, "judging", "runs"))
+            bar.update(done, total)
+
+        yield lambda standing: show(standing.ended, standing.n_trials), on_judged
+
+
 def sweep_table(trials: Sequence[TrialRecord], rank_by: RankBy) -> RichTable:
     """Render every trial of a sweep for the terminal, the best first."""
     table = _rich_table(leaderboard_table(trials, rank_by))
     table.columns[1].no_wrap = True  # an id has to be copied whole
     return table
+
+
+def study_tables(study: Study) -> Group:
+    """Render a study for the terminal: what holds over all conditions, its first metric, and the findings."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from align_cache.reporting.study_tables import metric_table, overall_table
+    from align_cache.reporting.study_words import findings
+
+    warnings = [Text(line, style="bold red") for line in _untrained_lines({"untrained": study.untrained})]
+    tables = (overall_table(study), metric_table(study, study.metrics[0]))
+    said = (Text(f"{finding}\n") for finding in findings(study))
+    return Group(*warnings, *map(_rich_table, tables), *said)
 
 
 def _untrained_lines(record: Mapping[str, Any]) -> list[str]:

@@ -1,11 +1,17 @@
 """A curriculum: the training images whose pairs are most alike come first."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from align_cache.adapters import AdapterPair
 from align_cache.embedding import Inputs, embed_pairs
 from align_cache.pairs import Pairs, Rows
+
+_PART_IMAGES = 65_536
+"""Images embedded at once, as the training images may be too many for memory."""
 
 
 def curriculum_share(epoch: int, *, epochs: int, start: float) -> float:
@@ -29,8 +35,18 @@ def most_alike(pair: AdapterPair, inputs: Inputs, pairs: Pairs, *, share: float,
     at_least : int
         Images, whatever their share.
     """
-    embedded = embed_pairs(pair, inputs, pairs)
-    first = torch.from_numpy(pairs.caption_starts[:-1])
-    alike = torch.linalg.vecdot(embedded.image, embedded.captions[first]).cpu().numpy()
+    alike = np.concatenate([_alike(pair, inputs, part) for part in _parts(pairs.with_first_captions())])
     n = max(at_least, round(share * pairs.n_images))
     return np.sort(np.argsort(-alike, kind="stable")[:n])
+
+
+def _parts(pairs: Pairs) -> Iterator[Pairs]:
+    for start in range(0, pairs.n_images, _PART_IMAGES):
+        yield pairs.subset(np.arange(start, min(start + _PART_IMAGES, pairs.n_images)))
+
+
+def _alike(pair: AdapterPair, inputs: Inputs, pairs: Pairs) -> NDArray[np.float32]:
+    """Return the cosine of each image with its one caption."""
+    embedded = embed_pairs(pair, inputs, pairs)
+    cosines: NDArray[np.float32] = torch.linalg.vecdot(embedded.image, embedded.captions).cpu().numpy()
+    return cosines

@@ -4,7 +4,6 @@ Training, validation and evaluation all look at pairs through the same named vie
 ``aligned`` and ``reference``.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from align_cache.adapters import Adapter, AdapterPair, fuse, unit
 from align_cache.batches import StepRows
 from align_cache.metrics.summary import concatenate
 from align_cache.pairs import PairedFeatures, Pairs, Rows
+from align_cache.runtime import memory_bytes
 from align_cache.store import FeatureSet
 
 Where: TypeAlias = Literal["auto", "memory", "mmap"]
@@ -33,7 +33,10 @@ _STEPS_AHEAD = 2
 
 
 class FeatureRows:
-    """Rows of one feature set as float32 tensors on a device, from memory or from the map."""
+    """Rows of one feature set as tensors on a device, from memory or from the map: features as float32.
+
+    Token ids come as int64.
+    """
 
     def __init__(
         self,
@@ -45,12 +48,18 @@ class FeatureRows:
     ) -> None:
         self._features, self._device = features, device
         self._copied: Tensor | None = None
-        n_bytes = len(rows) * features.dim * features.dtype.itemsize
-        if where == "memory" or (where == "auto" and n_bytes < _memory_bytes() // 8):
+        self.n_bytes = len(rows) * features.dim * features.dtype.itemsize
+        """Of the rows as they are stored."""
+        if where == "memory" or (where == "auto" and self.n_bytes < memory_bytes() // 8):
             kept = np.unique(rows)
             self._position = np.zeros(features.rows, dtype=np.int64)
             self._position[kept] = np.arange(len(kept))
             self._copied = torch.from_numpy(features.take(kept)).to(device)
+
+    @property
+    def holds_tokens(self) -> bool:
+        """Whether rows are token ids."""
+        return self._features.holds_tokens
 
     @property
     def mapped(self) -> bool:
@@ -63,19 +72,20 @@ class FeatureRows:
             yield self.take(rows[start : start + _BLOCK_ROWS])
 
     def take(self, rows: Rows) -> Tensor:
-        """Gather rows (…), float32 (…, dim)."""
+        """Gather rows (…): float32 (…, dim), or int64 of token ids."""
         flat = rows.reshape(-1)
         if self._copied is None:
             gathered = torch.from_numpy(self._features.take(flat)).to(self._device)
         else:
             index = torch.from_numpy(self._position[flat]).to(self._device)
             gathered = self._copied.index_select(0, index)
-        return gathered.float().view(*rows.shape, -1)
+        typed = gathered.float() if gathered.is_floating_point() else gathered.long()
+        return typed.view(*rows.shape, -1)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The features of one step, float32 (n, dim), or (runs, n, dim) of several runs."""
+    """The features of one step, float32 (n, dim), or (runs, n, dim) of several runs; text may be ids."""
 
     image: Tensor
     text: Tensor
@@ -92,13 +102,19 @@ class Inputs:
     text: FeatureRows
     reference: FeatureRows | None
 
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of the rows that are read from the files as they are asked for."""
+        sets = (self.image, self.text, self.reference)
+        return sum(rows.n_bytes for rows in sets if rows is not None and rows.mapped)
+
     def batches(self, steps: Iterable[Sequence[StepRows]], *, with_reference: bool) -> Iterator[Batch]:
         """Gather the features of step after step, each step the rows of one run or of several.
 
         Rows that come from the map are gathered ahead, while the step before is computed.
         """
         gather = partial(self._gather, with_reference=with_reference)
-        if not any(rows is not None and rows.mapped for rows in (self.image, self.text, self.reference)):
+        if not self.mapped_bytes:
             yield from map(gather, steps)
             return
         ahead: deque[Future[Batch]] = deque()
@@ -138,8 +154,8 @@ def _mixed(features: Tensor, share: Tensor, batch_size: int) -> Tensor:
 
 
 def embed(adapter: Adapter, features: Tensor, *, bf16: bool = False) -> Tensor:
-    """Give unit-norm float32 embeddings (…, D) of float32 features (…, dim)."""
-    return unit(adapter(features.bfloat16() if bf16 else features))
+    """Give unit-norm float32 embeddings (…, D) of float32 features (…, dim), or of token ids."""
+    return unit(adapter(features, bf16=bf16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +185,7 @@ def embed_rows(
     adapter: Adapter, features: FeatureRows, rows: Rows, *, bf16: bool = False
 ) -> tuple[Tensor, float]:
     """Give unit-norm embeddings (len(rows), D) in blocks, and their mean norm before; set ``eval`` first."""
-    blocks = (block.bfloat16() if bf16 else block for block in features.blocks(rows))
-    raw = torch.cat([adapter(block).float() for block in blocks])
+    raw = torch.cat([adapter(block, bf16=bf16).float() for block in features.blocks(rows)])
     return unit(raw), raw.norm(dim=1).mean().item()
 
 
@@ -192,9 +207,14 @@ def embedding_views(embedded: Embedded, inputs: Inputs, pairs: Pairs) -> Views:
     return {"image": embedded.image, "text": text, "aligned": aligned, **_reference_view(inputs, pairs)}
 
 
-def feature_views(inputs: Inputs, pairs: Pairs) -> tuple[Views, Tensor]:
-    """View raw features, ``aligned`` being their concatenation; and every caption's features (m, dim)."""
+def feature_views(inputs: Inputs, pairs: Pairs) -> tuple[Views, Tensor | None]:
+    """View raw features, ``aligned`` being their concatenation; and every caption's features (m, dim).
+
+    Token ids are no features: then there is neither text nor aligned.
+    """
     image = unit(inputs.image.take(pairs.image_rows))
+    if inputs.text.holds_tokens:
+        return {"image": image, **_reference_view(inputs, pairs)}, None
     captions = unit(inputs.text.take(pairs.caption_rows))
     text = captions[torch.from_numpy(pairs.caption_starts[:-1])]
     views = {
@@ -210,7 +230,3 @@ def _reference_view(inputs: Inputs, pairs: Pairs) -> Views:
     if inputs.reference is None or pairs.reference_rows is None:
         return {}
     return {"reference": unit(inputs.reference.take(pairs.reference_rows))}
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,20 +13,29 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from align_cache.corruption import Noise
 from align_cache.decoding import Decoder, PixelBatch
 from align_cache.encoders import load
 from align_cache.encoders.base import EncoderSpec, ImageEncoder, TextEncoder
+from align_cache.encoders.tokens import TokenIds
 from align_cache.errors import AlignCacheError, NonFiniteError
+from align_cache.origin import request_record
 from align_cache.progress import Bar, Progress
 from align_cache.runtime import peak_memory_bytes, provenance
+from align_cache.shares import Share
 from align_cache.sources.base import CaptionSample, ImageSample, Source
+from align_cache.stages import Stages
 from align_cache.store import FeatureSetWriter
 from align_cache.store.columns import encode_strings
+from align_cache.store.layout import shard_slices
+from align_cache.store.manifest import Manifest
 
 if TYPE_CHECKING:
     import torch
 
 Skipped = list[tuple[str, str]]
+_BATCHES_IN_FLIGHT = 1
+"""Batches that a GPU may still be at while the next is handed to it."""
 
 
 @dataclass(slots=True)
@@ -34,9 +44,12 @@ class Job:
 
     spec: EncoderSpec
     identity: dict[str, Any]
+    manifest: Manifest | None = None
+    """Of the finished set; None until it is."""
     seconds: float = 0.0
     """Of all encoders of its modality together."""
     samples_done: int = 0
+    stages: Stages = field(default_factory=Stages)
 
 
 @dataclass(slots=True)
@@ -62,6 +75,8 @@ class Encoding:
     """One extraction's device, source and manners; plain values, no config."""
 
     source: Source
+    image_noise: Noise | None
+    """Put on every prepared image; captions come with theirs."""
     origin: dict[str, Any]
     """How the source was opened, recorded so that its images can be shown again."""
     vocabulary: Callable[[], Sequence[str]]
@@ -73,6 +88,8 @@ class Encoding:
     workers: int
     on_error: Literal["fail", "skip"]
     overwrite: bool
+    share: Share | None
+    """The shards to make, while other processes make the others; None: all."""
     progress: Progress
     note: Callable[[str], None]
 
@@ -101,9 +118,9 @@ class Encoding:
         )  # refused before a model is loaded
         with ExitStack() as stack:
             writer = self._writer(stack, job)
+            encoder: TextEncoder | TokenIds | None = self._load(job, writer) if writer.missing else None
             start = time.perf_counter()
-            if writer.missing:
-                encoder: TextEncoder = self._load(job, writer)
+            if encoder is not None:
                 total = sum(len(_range(writer, index)) for index in writer.missing)
                 with self.progress(total, job.spec.name, "captions") as bar:
                     for index in writer.missing:
@@ -120,6 +137,7 @@ class Encoding:
             untrained=job.spec.untrained,
             label_names=self.source.label_names,
             overwrite=self.overwrite,
+            shards=None if self.share is None else self.share.shards(len(shard_slices(job.identity))),
         )
         stack.enter_context(writer)
         for line in writer.notes:
@@ -135,28 +153,62 @@ class Encoding:
         shards = sorted({index for feed in feeds for index in feed.writer.missing})
         total = sum(len(_range(feeds[0].writer, index)) for index in shards)
         preprocesses = [feed.job.spec.preprocess for feed in feeds if feed.job.spec.preprocess is not None]
-        decoder = Decoder(self.source, preprocesses, workers=self.workers, batch_size=self.batch_size)
-        names = ", ".join(feed.job.spec.name for feed in feeds)
+        decoder = Decoder(
+            self.source,
+            preprocesses,
+            workers=self.workers,
+            batch_size=self.batch_size,
+            noise=self.image_noise,
+            pinned=self.device.type == "cuda",
+        )
+        names, waits = ", ".join(feed.job.spec.name for feed in feeds), Stages()
         with decoder, self.progress(total, names, "images") as bar:
             for index in shards:
                 lacking = [(feed, _Collected()) for feed in feeds if index in feed.writer.missing]
-                for batch in decoder.batches(_range(feeds[0].writer, index)):
-                    for feed, collected in lacking:
-                        self._encode_images(feed, batch, collected)
-                    bar.advance(len(batch.rows) + len(batch.failed))
+                batches = decoder.batches(_range(feeds[0].writer, index))
+                in_flight: deque[tuple[PixelBatch, list[torch.Tensor | None]]] = deque()
+                for batch in waits.waiting("decode", batches):
+                    in_flight.append((batch, [self._launch(feed, batch) for feed, _ in lacking]))
+                    if len(in_flight) > _BATCHES_IN_FLIGHT:
+                        self._land(*in_flight.popleft(), lacking, bar)
+                while in_flight:
+                    self._land(*in_flight.popleft(), lacking, bar)
                 for feed, collected in lacking:
-                    self._write_images(feed, index, collected)
+                    with feed.job.stages.timing("write"):
+                        self._write_images(feed, index, collected)
+        for feed in feeds:
+            feed.job.stages.seconds = waits.seconds | feed.job.stages.seconds
 
-    def _encode_images(self, feed: _Feed, batch: PixelBatch, into: _Collected) -> None:
-        for sample_id, error in batch.failed:
-            self._skip_or_raise(sample_id, error, into.skipped)
-        if not batch.rows:
-            return
+    def _launch(self, feed: _Feed, batch: PixelBatch) -> torch.Tensor | None:
+        """Hand a batch to an encoder; a GPU is then still at it."""
         preprocess = feed.job.spec.preprocess
         assert preprocess is not None  # every image encoder has one
-        features = (
-            feed.encoder.encode(_to_device(batch.pixels[preprocess], self.device)).float().cpu().numpy()
-        )
+        if not batch.rows:
+            return None
+        with feed.job.stages.timing("model"):
+            return feed.encoder.encode(batch.on_device(preprocess, self.device))
+
+    def _land(
+        self,
+        batch: PixelBatch,
+        features: Sequence[torch.Tensor | None],
+        lacking: Sequence[tuple[_Feed, _Collected]],
+        bar: Bar,
+    ) -> None:
+        """Take what was launched from every encoder."""
+        for (feed, collected), rows in zip(lacking, features, strict=True):
+            with feed.job.stages.timing("model"):
+                self._collect(feed, batch, rows, collected)
+        bar.advance(len(batch.rows) + len(batch.failed))
+
+    def _collect(
+        self, feed: _Feed, batch: PixelBatch, encoded: torch.Tensor | None, into: _Collected
+    ) -> None:
+        for sample_id, error in batch.failed:
+            self._skip_or_raise(sample_id, error, into.skipped)
+        if encoded is None:
+            return
+        features = encoded.float().cpu().numpy()
         ids = [self.source.images[row].sample_id for row in batch.rows]
         unit_rows, good = self._normalise(features, ids, feed.job.spec.name, into.skipped)
         into.features.append(unit_rows)
@@ -180,11 +232,38 @@ class Encoding:
         self,
         job: Job,
         writer: FeatureSetWriter,
-        encoder: TextEncoder,
+        encoder: TextEncoder | TokenIds,
         index: int,
         captions: Sequence[CaptionSample],
         bar: Bar,
     ) -> None:
+        skipped: Skipped = []
+        if isinstance(encoder, TokenIds):
+            with job.stages.timing("tokenize"):
+                rows, truncated = encoder.encode([caption.text for caption in captions])
+            kept = captions
+            bar.advance(len(captions))
+        else:
+            with job.stages.timing("model"):
+                rows, kept, truncated = self._encode_captions(encoder, captions, bar, skipped)
+        with job.stages.timing("write"):
+            writer.write_shard(
+                index,
+                features=rows,
+                sample_id=[caption.sample_id for caption in kept],
+                group_id=[caption.group_id for caption in kept],
+                label=[caption.label for caption in kept],
+                split=[caption.split for caption in kept],
+                text=[caption.text for caption in kept],
+                skipped=skipped,
+                counts={"truncated": truncated, "empty": sum(not caption.text.strip() for caption in kept)},
+            )
+        job.samples_done += len(kept)
+
+    def _encode_captions(
+        self, encoder: TextEncoder, captions: Sequence[CaptionSample], bar: Bar, skipped: Skipped
+    ) -> tuple[NDArray[Any], Sequence[CaptionSample], int]:
+        """Give unit-norm features, the captions they are of, and how many were cut."""
         done = 0
 
         def on_batch(count: int) -> None:
@@ -194,22 +273,10 @@ class Encoding:
 
         texts = [caption.text for caption in captions]
         raw, truncated = encoder.encode(texts, batch_size=self.batch_size, on_batch=on_batch)
-        skipped: Skipped = []
         ids = [caption.sample_id for caption in captions]
-        features, good = self._normalise(raw.numpy(), ids, job.spec.name, skipped)
+        features, good = self._normalise(raw.numpy(), ids, encoder.spec.name, skipped)
         kept = [caption for caption, is_good in zip(captions, good, strict=True) if is_good]
-        writer.write_shard(
-            index,
-            features=features,
-            sample_id=[caption.sample_id for caption in kept],
-            group_id=[caption.group_id for caption in kept],
-            label=[caption.label for caption in kept],
-            split=[caption.split for caption in kept],
-            text=[caption.text for caption in kept],
-            skipped=skipped,
-            counts={"truncated": truncated, "empty": sum(not caption.text.strip() for caption in kept)},
-        )
-        job.samples_done += len(kept)
+        return features, kept, truncated
 
     def _normalise(
         self, features: NDArray[np.float32], ids: Sequence[str], encoder: str, skipped: Skipped
@@ -235,8 +302,25 @@ class Encoding:
     def _finish(self, job: Job, writer: FeatureSetWriter, seconds: float) -> None:
         job.seconds = seconds
         record = {"device": str(self.device), "seconds": round(seconds, 3), "samples": job.samples_done}
-        record["source"] = self.origin
-        writer.finish({**provenance(), **record, "peak_memory_bytes": peak_memory_bytes()})
+        record |= {"source": self.origin, "encoder": request_record(job.spec.request)}
+        record |= {"stages": {stage: round(spent, 3) for stage, spent in job.stages.seconds.items()}}
+        record = {**provenance(), **record, "peak_memory_bytes": peak_memory_bytes()}
+        if self.share is None:
+            job.manifest = writer.finish(record)
+            return
+        job.manifest = writer.finish_if_last(record | {"shard_of": str(self.share)})
+        for line in writer.notes:
+            self.note(line)
+        if job.manifest is None:
+            self.note(_left_to_others(writer))
+
+
+def _left_to_others(writer: FeatureSetWriter) -> str:
+    name = f"{writer.folder.parent.name}/{writer.folder.name}"
+    if absent := len(writer.absent()):
+        count = len(writer.shard_slices)
+        return f"{absent} of {count} shards of {name} are others'; the last to end publishes it"
+    return f"every shard of {name} is there; another process is about to publish it"
 
 
 def _check_strings(samples: Sequence[ImageSample] | Sequence[CaptionSample]) -> None:
@@ -244,13 +328,6 @@ def _check_strings(samples: Sequence[ImageSample] | Sequence[CaptionSample]) -> 
     ids = [sample.sample_id for sample in samples]
     encode_strings(ids, "sample_id", range(len(ids)), allow_empty=False)
     encode_strings([sample.split or "" for sample in samples], "split", ids)
-
-
-def _to_device(pixels: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
-    import torch
-
-    batch = torch.from_numpy(pixels)
-    return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch.to(device)
 
 
 def _range(writer: FeatureSetWriter, index: int) -> range:

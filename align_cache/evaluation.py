@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from align_cache.adapters import AdapterPair
@@ -16,10 +17,12 @@ from align_cache.model import load_pair
 from align_cache.pairs import PairedFeatures, Pairs
 from align_cache.probing import ProbeSets, open_probe_sets, probe_run, relative
 from align_cache.results import Record, Run
-from align_cache.run_features import choose_split, open_run_features
+from align_cache.run_features import choose_split, one_model, open_run_features
 from align_cache.runtime import now, resolve_device
 from align_cache.settings import EvalConfig, FitConfig, fit_config
 from align_cache.zero_shot import ZeroShotSets, classify_by_prompts, open_zero_shot_sets
+
+_MOST_IMAGES = 200_000
 
 
 def evaluate(
@@ -58,6 +61,7 @@ def evaluate(
     say("opening the features")
     joined = open_run_features(info, trained, cache_dir)
     split, pairs = choose_split(joined, trained, config.split)
+    pairs = _bounded(pairs, split, limit=config.limit, seed=config.seed)
     if config.k >= pairs.n_images:
         raise UsageError(f"k = {config.k} neighbours, and the {split} split has {pairs.n_images} images")
     probe_sets = _probe_sets(config, joined, cache_dir)
@@ -105,10 +109,30 @@ def evaluate(
     if zero_shot_sets is not None:
         say(f"classifying {zero_shot_sets.name} by its prompts")
         record["zero_shot"] = classify_by_prompts(
-            pair, zero_shot_sets, same_space=_one_model(joined), device=resolve_device(config.device)
+            pair, zero_shot_sets, same_space=one_model(joined), device=resolve_device(config.device)
         )
     run.append_result(record)
     return record
+
+
+def _bounded(pairs: Pairs, split: str, *, limit: int | None, seed: int) -> Pairs:
+    """Draw the images to judge where there are more than ``limit``.
+
+    Raises
+    ------
+    UsageError
+        If there is no limit, and more images than can be compared all with all.
+    """
+    n = pairs.n_images
+    if limit is None and n > _MOST_IMAGES:
+        raise UsageError(
+            f"the {split} split has {n:,} images, and all are compared with all: at most {_MOST_IMAGES:,} "
+            "unless a limit is named",
+            hint="--limit 10000 draws so many",
+        )
+    if limit is None or n <= limit:
+        return pairs
+    return pairs.subset(np.sort(np.random.default_rng(seed).permutation(n)[:limit]))
 
 
 def _summaries(
@@ -129,7 +153,7 @@ def _summaries(
         views,
         captions=captions,
         caption_image=owner,
-        same_space=_one_model(joined),
+        same_space=one_model(joined),
         on_progress=lambda done, total: tell(done, 2 * total),
     )
     embedded = embed_pairs(pair, inputs, pairs)
@@ -149,11 +173,6 @@ def _summaries(
         "hypotheses": _hypotheses(embeddings, features),
         "gallery": gallery_record(joined, pairs, embedded, embeddings.text_ranks, seed=gallery_seed),
     }
-
-
-def _one_model(joined: PairedFeatures) -> bool:
-    """Whether image and text are two towers of one model, whose features share a space."""
-    return joined.image.encoder == joined.text.encoder
 
 
 def _zero_shot_sets(config: EvalConfig, joined: PairedFeatures, cache_dir: Path) -> ZeroShotSets | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,6 +26,8 @@ _OPTIONAL = frozenset({"group_id", "split", "label", "text"})
 _SHARD_ROWS = 65_536
 # Twice as strict as the store, so that a row which is kept as it is still passes after rounding.
 _KEPT_TOLERANCE = NORM_TOLERANCE / 2
+_MAX_EXPANSION = 100
+_SMALL_BYTES = 1 << 28  # below which any expansion is harmless
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,25 @@ def _read_arrays(file: Path, modality: str) -> dict[str, NDArray[Any]]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise SourceError(f"{file} holds one array, expected an .npz with sample_id and features")
             _check_names(file, frozenset(archive.files), modality)
+            assert archive.zip is not None  # it is open
+            _check_expansion(file, archive.zip.infolist())
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
         raise SourceError(
             f"{file} cannot be read as .npz: {error}",
             hint="write it with numpy.savez; ids as text, not as objects",
         ) from error
+
+
+def _check_expansion(file: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse a bomb. Features hardly shrink, ids and captions tenfold; only made-up data a hundredfold."""
+    packed, unpacked = file.stat().st_size, sum(member.file_size for member in members)
+    if unpacked > max(_MAX_EXPANSION * packed, _SMALL_BYTES):
+        raise SourceError(
+            f"{file} expands from {packed / 1e6:,.1f} to {unpacked / 1e6:,.1f} MB, expected at most "
+            f"{_MAX_EXPANSION}-fold",
+            hint="write it with numpy.savez, which does not compress",
+        )
 
 
 def _check_names(file: Path, names: frozenset[str], modality: str) -> None:

@@ -1,7 +1,5 @@
 """The gallery of an evaluation: a few captions, the images each finds first, and the rank of its own."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -44,8 +42,8 @@ def gallery_record(
     found = best_candidates(embedded.captions[rows], embedded.image, owner, k=IMAGES)
     queries = [
         {
-            "caption_id": str(joined.text.sample_ids[pairs.caption_rows[query]]),
-            "caption": _words(joined, pairs.caption_rows[query]),
+            "caption_id": joined.text.words("sample_id", pairs.caption_rows[query]),
+            "caption": joined.text.words("text", pairs.caption_rows[query]),
             "rank": int(ranks[query]),
             "image": _image(joined, pairs, image, similarity),
             "images": [_image(joined, pairs, *each) for each in zip(*best, strict=True)],
@@ -70,11 +68,7 @@ def _image(joined: PairedFeatures, pairs: Pairs, image: int, similarity: float) 
     """Return an image's id, its similarity to the query and its first caption."""
     first_caption = pairs.caption_rows[pairs.caption_starts[image]]
     return {
-        "image_id": str(pairs.sample_ids[image]),
+        "image_id": joined.image.words("sample_id", pairs.image_rows[image]),
         "similarity": float(similarity),
-        "caption": _words(joined, first_caption),
+        "caption": joined.text.words("text", first_caption),
     }
-
-
-def _words(joined: PairedFeatures, row: np.integer[Any]) -> str | None:
-    return None if joined.text.texts is None else str(joined.text.texts[row])

@@ -5,14 +5,12 @@ Reads run folders and never imports torch.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from align_cache.errors import RunError
 from align_cache.reporting.records import RunRecords, dig, read_run
-from align_cache.reporting.tables import DIRECTIONS, RECALLS
+from align_cache.reporting.tables import DIRECTIONS, RECALLS, SIMILARITY
 from align_cache.results import Record, Run
 
 _FEATURE_SETTINGS = {
@@ -73,7 +71,7 @@ def judge(run: Run) -> JudgedRun | LeftOut:
         return LeftOut(run.id, status, reason, f"align-cache fit --resume {run.id}")
     if evaluation is None:
         return LeftOut(run.id, status, "has no evaluation", f"align-cache eval {run.id}")
-    config = _flat(_config(run))
+    config = _flat(run.config())
     checkpoint, epoch = evaluation.get("checkpoint"), evaluation.get("epoch")
     current = records.best_epoch if checkpoint == "best" else config.get("optim.epochs")
     if epoch != current:
@@ -83,7 +81,7 @@ def judge(run: Run) -> JudgedRun | LeftOut:
         run=run,
         seed=int(config["seed"]),
         created=str(info.get("created") or ""),
-        settings=_identity(config, info, evaluation),
+        settings=settings_of(run, info) | {f"eval.{name}": evaluation.get(name) for name in _CONDITIONS},
         numbers=dict(_numbers(records, evaluation)),
         intervals=dict(_intervals(evaluation)),
         verdicts=dict(_verdicts(evaluation)),
@@ -105,16 +103,17 @@ def list_entry(run: Run) -> Record:
     return {**records.record, "folder": str(run.folder), "recall_at_1": recall if evaluated else None}
 
 
-def _identity(config: Record, info: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Record:
-    """Return what has to be equal for two runs to be two seeds of one thing.
+def settings_of(run: Run, info: Mapping[str, Any]) -> Record:
+    """Return what has to be equal for two runs to be two seeds of one thing: all but the seed and the log's.
 
     A setting names an encoder, and several feature sets can bear that name: the one that was opened counts.
     """
+    config = _flat(run.config())
     settings = {key: value for key, value in config.items() if key != "seed" and not key.startswith("log.")}
     for role, key in _FEATURE_SETTINGS.items():
         features = info.get(role)
         settings[key] = f"{features['encoder']}@{features['key8']}" if features else None
-    return {**settings, **{f"eval.{name}": evaluation.get(name) for name in _CONDITIONS}}
+    return settings
 
 
 def _numbers(records: RunRecords, evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -128,6 +127,7 @@ def _numbers(records: RunRecords, evaluation: Mapping[str, Any]) -> Iterator[tup
     found |= {name: test.get("margin") for name, test in _tests(evaluation)}
     epochs = (epoch for epoch in records.epochs if epoch["epoch"] == evaluation.get("epoch"))
     found["val_loss"] = dig(next(epochs, None), "val", "loss")
+    found |= {f"similarity.{name}": dig(embeddings, "similarity", name) for name in SIMILARITY}
     found |= {f"distribution.{name}": dig(embeddings, "distribution", name) for name in _SPREAD}
     for row, heads in (dig(evaluation, "probe", "rows") or {}).items():
         dataset = dig(evaluation, "probe", "name")
@@ -174,17 +174,6 @@ def _tests(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, Record]]:
     for baseline, metrics in (evaluation.get("hypotheses") or {}).items():
         for metric, tests in metrics.items():
             yield from ((f"hypotheses.{baseline}.{metric}.{key}", test) for key, test in tests.items())
-
-
-def _config(run: Run) -> Record:
-    try:
-        return run.config()
-    except FileNotFoundError:
-        raise RunError(
-            f"{run.folder / 'config.toml'} is missing; a run is compared by its settings"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{run.folder / 'config.toml'} is not TOML: {error}") from None
 
 
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> Record:

@@ -60,6 +60,10 @@ def _same_encoder_name(cache_dir: Path, dataset: str, own: FeatureSet) -> str:
 
 
 def _require_same_encoder(own: FeatureSet, found: FeatureSet, notes: list[str]) -> None:
+    if own.holds_tokens != found.holds_tokens:
+        # The dims may agree, and imported features do not say what made them.
+        raise PairingError(f"{found.name} holds {_content(found)}, and the run was trained on "
+                           f"{_content(own)} ({own.name})")  # fmt: skip
     if own.dim != found.dim:
         raise PairingError(f"{found.name} has {found.dim} dimensions, and the run was trained on {own.dim} "
                            f"({own.name})")  # fmt: skip
@@ -79,3 +83,7 @@ def _require_same_encoder(own: FeatureSet, found: FeatureSet, notes: list[str]) 
             f"{path} is {other!r} there and {one!r} here",
             hint=f"extract {found.dataset} with the settings of the run's features",
         )
+
+
+def _content(features: FeatureSet) -> str:
+    return "token ids" if features.holds_tokens else "features"

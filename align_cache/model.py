@@ -1,9 +1,12 @@
 """The pair of adapters that a config describes: new, solved for, or read back from its run."""
 
+from collections.abc import Mapping
 from functools import partial
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from align_cache.adapters import Adapter, AdapterPair, build_pair
 from align_cache.checkpoint import load_adapters
@@ -11,16 +14,35 @@ from align_cache.closed_form import Affine, Solution, TrainingRows, solve_cca, s
 from align_cache.errors import ConfigError, CorruptError
 from align_cache.layers import Linear
 from align_cache.results import Run
-from align_cache.settings import ClosedForm, FitConfig, fit_config
+from align_cache.settings import AdapterSettings, ClosedForm, FitConfig, fit_config
+from align_cache.text_towers import TextTower, TokenTable, build_tower
 
 
-def new_pair(config: FitConfig, image_dim: int, text_dim: int, embed_dim: int) -> AdapterPair:
-    """Make the adapters that a config describes; their weights come from torch's global generator."""
+class Tokens(NamedTuple):
+    """What a text tower knows of its vocabulary before it is trained."""
+
+    seen: Tensor
+    """Ids that the training captions hold, int64, each once, without the padding."""
+    vocabulary_size: int
+
+
+def new_pair(
+    config: FitConfig, image_dim: int, text_dim: int, embed_dim: int, *, tokens: Tokens | None = None
+) -> AdapterPair:
+    """Make the adapters that a config describes; their weights come from torch's global generator.
+
+    Parameters
+    ----------
+    tokens : Tokens, optional
+        What the text tower is to know, where the config has one; then ``text_dim`` is not looked at.
+    """
     adapter, loss = config.adapter, config.loss
+    tower = None if tokens is None else _new_tower(adapter, tokens)
     build = partial(
         build_pair,
         image_dim=image_dim,
-        text_dim=text_dim,
+        text_dim=text_dim if tower is None else tower.width,
+        text_tower=tower,
         embed_dim=embed_dim,
         temperature=loss.temperature,
         learn_temperature=loss.learn_temperature,
@@ -42,6 +64,19 @@ def new_pair(config: FitConfig, image_dim: int, text_dim: int, embed_dim: int) -
                 attention_heads=adapter.attention_heads,
                 gradient_checkpointing=adapter.gradient_checkpointing,
             )
+
+
+def _new_tower(adapter: AdapterSettings, tokens: Tokens) -> TextTower:
+    assert adapter.text_type is not None  # whoever has tokens looked
+    return build_tower(
+        adapter.text_type,
+        TokenTable(tokens.seen, tokens.vocabulary_size, adapter.token_dim),
+        hidden=adapter.text_hidden,
+        layers=adapter.text_layers,
+        bidirectional=adapter.text_bidirectional,
+        pooling=adapter.text_pooling,
+        dropout=adapter.dropout,
+    )
 
 
 class Solved(NamedTuple):
@@ -117,10 +152,18 @@ def load_pair(run: Run, which: str = "best") -> tuple[AdapterPair, int]:
     """
     info = run.info()
     config = fit_config(file=run.folder / "config.toml")
-    pair = new_pair(config, info["image"]["dim"], info["text"]["dim"], info["embed_dim"])
     weights, epoch = load_adapters(run.checkpoints, which)
     try:
+        tokens = None if config.adapter.text_type is None else _tokens_of(weights)
+        pair = new_pair(config, info["image"]["dim"], info["text"]["dim"], info["embed_dim"], tokens=tokens)
         pair.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CorruptError(f"the {which} checkpoint of {run.id} is not of its config: {error}") from None
+    except (RuntimeError, KeyError, TypeError) as error:
+        found = shorten(f"{type(error).__name__} {error}", 300)
+        raise CorruptError(f"the {which} checkpoint of {run.id} is not of its config: {found}") from None
     return pair.eval(), epoch
+
+
+def _tokens_of(weights: Mapping[str, Tensor]) -> Tokens:
+    """Read off a checkpoint what its tower knows."""
+    place = weights["text.tower.table.place"]
+    return Tokens(torch.nonzero(place).flatten(), len(place))

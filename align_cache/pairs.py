@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_cache.errors import PairingError
+from align_cache.matching import Ids, rows_of
 from align_cache.store import FeatureSet
+from align_cache.store.reader import TextColumn
 
 Rows = NDArray[np.int64]
 
@@ -22,7 +24,8 @@ class Pairs:
     The captions of image i are ``caption_rows[caption_starts[i]:caption_starts[i + 1]]``, at least one.
     """
 
-    sample_ids: NDArray[np.str_]
+    ids: Ids
+    """Of all rows of the image set, as UTF-8; every part of the pairs shares them."""
     image_rows: Rows
     caption_rows: Rows
     caption_starts: Rows
@@ -39,6 +42,11 @@ class Pairs:
         return len(self.caption_rows)
 
     @property
+    def sample_ids(self) -> NDArray[np.str_]:
+        """The images' ids, shape (n,), decoded at each call."""
+        return np.strings.decode(self.ids[self.image_rows], "utf-8")
+
+    @property
     def caption_counts(self) -> Rows:
         """Captions of each image, shape (n,)."""
         return np.diff(self.caption_starts)
@@ -52,16 +60,16 @@ class Pairs:
         """Return some of the images, by position, in the order given."""
         counts = self.caption_counts[images]
         starts = np.concatenate([[0], np.cumsum(counts)])
-        within = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
+        places = np.repeat(self.caption_starts[images] - starts[:-1], counts)
+        places += np.arange(starts[-1])
         reference = None if self.reference_rows is None else self.reference_rows[images]
-        captions = self.caption_rows[np.repeat(self.caption_starts[images], counts) + within]
-        return Pairs(self.sample_ids[images], self.image_rows[images], captions, starts, reference)
+        return Pairs(self.ids, self.image_rows[images], self.caption_rows[places], starts, reference)
 
     def with_first_captions(self) -> "Pairs":
         """Return all images, each with its first caption alone."""
         first = self.caption_rows[self.caption_starts[:-1]]
         starts = np.arange(self.n_images + 1)
-        return Pairs(self.sample_ids, self.image_rows, first, starts, self.reference_rows)
+        return Pairs(self.ids, self.image_rows, first, starts, self.reference_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +80,17 @@ class PairedFeatures:
     text: FeatureSet
     reference: FeatureSet | None
     pairs: Pairs
-    splits: NDArray[np.str_]
+    splits: NDArray[np.bytes_]
     """Split of each image, shape (n,); empty where the dataset has none."""
     notes: tuple[str, ...]
+
+    def images_of(self, split: str) -> Rows:
+        """Return the positions of the images of a split; of those without one, by an empty name."""
+        return np.flatnonzero(self.splits == split.encode("utf-8"))
+
+    def split_names(self) -> list[str]:
+        """Return the splits that there are."""
+        return [bytes(name).decode("utf-8") for name in np.unique(self.splits) if name]
 
 
 def join(image: FeatureSet, text: FeatureSet, reference: FeatureSet | None) -> PairedFeatures:
@@ -86,18 +102,15 @@ def join(image: FeatureSet, text: FeatureSet, reference: FeatureSet | None) -> P
         If the modalities are wrong or nothing matches; says how many ids each set has.
     """
     _check_modalities(image, text, reference)
-    assert text.group_ids is not None  # a text set is not published without
-    position_of = {sample_id: row for row, sample_id in enumerate(image.sample_ids.tolist())}
-    position = np.array([position_of.get(group, -1) for group in text.group_ids.tolist()], dtype=np.int64)
+    ids = _column(image, "sample_id")
+    position = rows_of(_column(text, "group_id"), ids)
     notes = _orphans(int((position < 0).sum()), "captions", text, image)
 
     counts = np.bincount(position[position >= 0], minlength=image.rows)
     usable = counts > 0
     notes += _orphans(int((~usable).sum()), "images", image, text)
-    reference_rows = np.full(image.rows, -1, dtype=np.int64)
-    if reference is not None:
-        row_of = {sample_id: row for row, sample_id in enumerate(reference.sample_ids.tolist())}
-        reference_rows = np.array([row_of.get(i, -1) for i in image.sample_ids.tolist()], dtype=np.int64)
+    reference_rows = None if reference is None else rows_of(ids, _column(reference, "sample_id"))
+    if reference is not None and reference_rows is not None:
         notes += _orphans(int((usable & (reference_rows < 0)).sum()), "images", image, reference)
         usable &= reference_rows >= 0
     if not usable.any():
@@ -108,17 +121,19 @@ def join(image: FeatureSet, text: FeatureSet, reference: FeatureSet | None) -> P
         raise PairingError(f"no image of {image.name} ({image.rows} images) is in {others}", hint=hint)
 
     by_image = np.argsort(position, kind="stable")[(position < 0).sum() :]
-    everything = Pairs(
-        image.sample_ids,
-        np.arange(image.rows),
-        by_image,
-        np.concatenate([[0], np.cumsum(counts)]),
-        reference_rows if reference is not None else None,
-    )
-    kept = np.flatnonzero(usable)
-    splits = image.splits if image.splits is not None else np.full(image.rows, "")
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    pairs = Pairs(ids, np.arange(image.rows), by_image, starts, reference_rows)
+    splits = _column(image, "split")
     notes += _split_conflicts(text, splits, position)
-    return PairedFeatures(image, text, reference, everything.subset(kept), splits[kept], tuple(notes))
+    if not usable.all():
+        pairs, splits = pairs.subset(np.flatnonzero(usable)), splits[usable]
+    return PairedFeatures(image, text, reference, pairs, splits, tuple(notes))
+
+
+def _column(features: FeatureSet, column: TextColumn) -> Ids:
+    """Return a column of text, empty where there is no row."""
+    found = features.encoded(column)
+    return np.empty(0, "S1") if found is None else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,33 +152,60 @@ def split_pairs(
     val_fraction: float,
     num_samples: int | None,
     seed: int,
+    train_fraction: float | None = None,
 ) -> Splits:
     """Decide by image who trains and who validates; test images do neither.
 
-    The first ``num_samples`` of a permutation drawn from ``seed`` train, so that a smaller subset lies
-    inside a larger one of the same seed.
+    Parameters
+    ----------
+    how : {"dataset", "fraction"}
+        Whether the dataset's own validation images validate or ``val_fraction`` of its training images.
+    val_fraction : float in (0, 1)
+    num_samples, train_fraction : int or None, float in (0, 1] or None
+        Bounds on the training images, both where both are given. The first of a permutation drawn from
+        ``seed`` train, so that a smaller subset lies inside a larger one of the same seed.
+    seed : int
+
+    Raises
+    ------
+    PairingError
+        Fewer than 2 images would train or validate.
     """
     notes: list[str] = []
-    named = "train" if (joined.splits == "train").any() else ""
-    train = np.flatnonzero(joined.splits == named)
-    val = np.flatnonzero(joined.splits == "val")
+    train, val = joined.images_of("train"), joined.images_of("val")
+    if not len(train):
+        train = joined.images_of("")
     if how == "fraction" or not len(val):
         if how == "dataset":
-            notes.append(
-                f"the dataset names no validation images: {val_fraction:.0%} of its training images validate"
-            )
+            share = f"{100 * val_fraction:g}%"
+            notes.append(f"the dataset names no validation images: {share} of its training images validate")
         shuffled = np.random.default_rng(_SPLIT_SEED).permutation(train)
         n_val = max(1, round(val_fraction * len(train)))
         val, train = np.sort(shuffled[:n_val]), np.sort(shuffled[n_val:])
-    if num_samples is not None and num_samples < len(train):
-        train = np.sort(np.random.default_rng(seed).permutation(train)[:num_samples])
-    elif num_samples is not None and num_samples > len(train):
-        notes.append(f"num_samples = {num_samples:,}, and all {len(train):,} training images are used")
+    n, more = _n_train(len(train), train_fraction, num_samples)
+    notes += more
+    if n < len(train):
+        train = np.sort(np.random.default_rng(seed).permutation(train)[:n])
     if len(train) < 2 or len(val) < 2:
         raise PairingError(
             f"{len(train)} images to train and {len(val)} to validate: at least 2 of each are needed"
         )
     return Splits(joined.pairs.subset(train), joined.pairs.subset(val), tuple(notes))
+
+
+def _n_train(n: int, train_fraction: float | None, num_samples: int | None) -> tuple[int, list[str]]:
+    """Return how many of n images train, and what is to be said about it."""
+    kept, notes = n, []
+    if train_fraction is not None:
+        kept = round(train_fraction * n)
+        notes.append(f"train_fraction = {train_fraction:g}: {kept:,} of {n:,} training images")
+    if num_samples is None:
+        return kept, notes
+    if train_fraction is not None and num_samples < kept:
+        notes.append(f"num_samples = {num_samples:,} bounds them further")
+    if train_fraction is None and num_samples > n:
+        notes.append(f"num_samples = {num_samples:,}, and all {n:,} training images are used")
+    return min(kept, num_samples), notes
 
 
 def _check_modalities(image: FeatureSet, text: FeatureSet, reference: FeatureSet | None) -> None:
@@ -182,11 +224,12 @@ def _orphans(count: int, what: str, of: FeatureSet, missing_in: FeatureSet) -> l
     )
 
 
-def _split_conflicts(text: FeatureSet, splits: NDArray[np.str_], position: Rows) -> list[str]:
-    if text.splits is None:
+def _split_conflicts(text: FeatureSet, splits: NDArray[np.bytes_], position: Rows) -> list[str]:
+    named = _column(text, "split")
+    if not (named != b"").any():
         return []
     matched = position >= 0
-    conflicts = int((text.splits[matched] != splits[position[matched]]).sum())
+    conflicts = int((named[matched] != splits[position[matched]]).sum())
     return (
         [f"{conflicts:,} captions name another split than their image: the image decides"]
         if conflicts

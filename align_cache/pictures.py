@@ -7,13 +7,13 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from align_cache.encoders.images import decode
 from align_cache.errors import AlignCacheError, SampleError, UsageError
+from align_cache.origin import recorded_origin, reopen_source
 from align_cache.results import Run
 from align_cache.sources import SOURCES, open_source, takes_data_dir
-from align_cache.sources.base import ImageData, Source, images_digest
+from align_cache.sources.base import ImageData, Source
 from align_cache.store import find
 from align_cache.store.catalog import StoredSet
 
@@ -108,18 +108,13 @@ def _stored(run: Run, cache_dir: Path) -> StoredSet | None:
     return next(iter(find(cache_dir, dataset=info["dataset"], encoder=name)), None)
 
 
-def _origin(stored: StoredSet | None) -> dict[str, Any] | None:
-    """Return how the images were opened; an import records the file of the features instead."""
-    origin = ((stored and stored.provenance()) or {}).get("source")
-    return origin if isinstance(origin, dict) and origin.get("name") in SOURCES else None
-
-
 def _given(
     run: Run, cache_dir: Path, dataset: str | None, data_dir: Path | None, say: Callable[[str], None]
 ) -> tuple[Source, str]:
     """Open what the user names; ids decide which picture is whose."""
-    origin = _origin(_stored(run, cache_dir)) or {}
-    name = dataset or origin.get("name")
+    stored = _stored(run, cache_dir)
+    origin = None if stored is None else recorded_origin(stored)
+    name = dataset or (None if origin is None else origin.name)
     if name is None:
         raise UsageError(
             f"the features of {run.id} do not say how their images were read",
@@ -127,7 +122,7 @@ def _given(
         )
     if data_dir is None and takes_data_dir(name):
         raise UsageError(f"pictures of {name} lie in a folder", hint="add --data-dir FOLDER")
-    options = origin.get("options") if name == origin.get("name") else None
+    options = origin.options if origin and name == origin.name else None
     say(f"reading pictures of {name}")
     source = open_source(name, data_dir=data_dir, options=options)
     return source, f"from {data_dir or name}, matched by id"
@@ -138,30 +133,16 @@ def _recorded(run: Run, cache_dir: Path, say: Callable[[str], None]) -> tuple[So
     stored = _stored(run, cache_dir)
     if stored is None:
         return None, "the feature set of the images is not in this cache"
-    origin = _origin(stored)
+    origin = recorded_origin(stored)
     if origin is None:
         return None, f"{stored.manifest.name} does not say how its images were read; {_GIVE_FOLDER}"
-    name, place = origin["name"], origin["data_dir"]
-    if place is None and takes_data_dir(name):
+    if origin.from_hub:
         return None, f"the images came from the hub, which a report does not ask; {_GIVE_FOLDER}"
-    say(f"reading pictures of {name}")
+    say(f"reading pictures of {origin.name}")
     try:
-        source = open_source(name, data_dir=place and Path(place), options=origin["options"])
+        return reopen_source(stored, origin), None
     except AlignCacheError as error:
         return None, f"{error.message}; {_GIVE_FOLDER}"
-    if not _is_what_was_extracted(source, stored):
-        return None, f"{place or name} no longer holds what was extracted; {_GIVE_FOLDER}"
-    return source, None
-
-
-def _is_what_was_extracted(source: Source, stored: StoredSet) -> bool:
-    """Hold a source against the identity: what is recorded of its place alone is not trusted."""
-    identity = stored.manifest.structure.dataset
-    part = source.restricted(splits=identity.splits, limit=identity.limit)
-    return (source.revision, images_digest(part.images, part.label_names)) == (
-        identity.revision,
-        identity.samples,
-    )
 
 
 def _thumbnails(source: Source, wanted: set[str]) -> tuple[dict[str, str], Sequence[str]]:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from align_cache.adapters import Adapter, unit
+from align_cache.errors import PairingError
 from align_cache.labelled import open_like, require_labelled
 from align_cache.metrics.probe import knn_probe, linear_probe, mlp_probe, ridge_probe
 from align_cache.metrics.probe_data import ProbeResult
@@ -66,18 +67,29 @@ def open_probe_sets(
     CacheError
         If they are missing or damaged.
     PairingError
-        If they are of another encoder, or have no labels, train and test rows.
+        If they are of another encoder, have no labels, train and test rows, or train rows of one class.
     """
     notes: list[str] = []
 
     def opened(own: FeatureSet, other: str | None) -> FeatureSet:
         found = open_like(cache_dir, dataset, own, other, notes)
         require_labelled(found, "train", "test", purpose="probed")
+        _require_classes(found)
         return found
 
     probed = opened(image, image_encoder)
     target = opened(reference, reference_encoder) if reference is not None else None
     return ProbeSets(probed, target, tuple(notes))
+
+
+def _require_classes(features: FeatureSet) -> None:
+    assert features.labels is not None  # of a labelled set
+    classes = np.unique(features.labels[features.splits == "train"])
+    if len(classes) < 2:
+        raise PairingError(
+            f"{features.name} cannot be probed: its train rows are all of class {classes[0]}, "
+            "a classifier needs two classes"
+        )
 
 
 def probe_run(

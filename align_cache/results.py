@@ -1,6 +1,6 @@
 """The run folder: what a training run leaves on disk, and how it is found again.
 
-    <runs>/<id>/run.json  config.toml  records.jsonl  results.jsonl  pictures.json  report.html
+    <runs>/<id>/run.json  config.toml  records.jsonl  results.jsonl  stress.json  pictures.json  report.html
                 checkpoints/  snapshots/  figures/  tensorboard/
 
 Both training and judging write here and the report reads here; nothing in this module imports torch.
@@ -56,8 +56,20 @@ class Run:
         publish_text(path, _dumps({**before, **changes}, indent=2) + "\n")
 
     def config(self) -> Record:
-        """Read ``config.toml``, every setting resolved."""
-        return tomllib.loads((self.folder / "config.toml").read_text(encoding="utf-8"))
+        """Read ``config.toml``, every setting resolved.
+
+        Raises
+        ------
+        RunError
+            If it is missing or not TOML.
+        """
+        path = self.folder / "config.toml"
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{path} is missing; it holds the settings of the run") from None
+        except ValueError as error:  # of TOML, or of UTF-8
+            raise RunError(f"{path} is not TOML: {error}") from None
 
     def records(self) -> list[Record]:
         """Read what training logged, in order."""
@@ -70,6 +82,15 @@ class Run:
     def evaluation(self) -> Record | None:
         """Return the latest evaluation; None before the first."""
         return next((line for line in reversed(self.results()) if line.get("kind") == "evaluation"), None)
+
+    def stress(self) -> Record | None:
+        """Read what ``align-cache stress`` measured; None before the first time."""
+        path = self.folder / "stress.json"
+        return _read_object(path) if path.exists() else None
+
+    def keep_stress(self, record: Mapping[str, object]) -> None:
+        """Keep the record of a stress test as a whole."""
+        publish_text(self.folder / "stress.json", _dumps(record, indent=1) + "\n")
 
     def pictures(self) -> Record | None:
         """Read what :meth:`keep_pictures` left; None before the first time."""
@@ -170,13 +191,15 @@ def read_lines(path: Path) -> list[Record]:
     """Read a file of one JSON object a line; none where there is no file."""
     if not path.exists():
         return []
-    *whole, tail = path.read_text(encoding="utf-8").split("\n")
-    # A line without its newline is one that a kill cut short; every other line was finished.
-    del tail
+    # A line without its newline is one that a kill cut short, if need be inside a character.
+    *whole, _ = path.read_bytes().split(b"\n")
     try:
-        return [json.loads(line) for line in whole]
+        lines = [json.loads(line.decode("utf-8")) for line in whole]
     except ValueError as error:
         raise RunError(f"{path} holds a line that is not JSON: {error}") from None
+    if not all(isinstance(line, dict) for line in lines):
+        raise RunError(f"{path} holds a line that is no JSON object")
+    return lines
 
 
 def append_line(path: Path, record: Mapping[str, object]) -> None:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from align_cache.errors import UsageError
 from align_cache.pairs import PairedFeatures, Pairs, join, split_pairs
 from align_cache.results import Record
@@ -31,7 +29,7 @@ def open_run_features(info: Record, trained: FitConfig, cache_dir: Path) -> Pair
 
 def choose_split(joined: PairedFeatures, trained: FitConfig, split: str | None) -> tuple[str, Pairs]:
     """Return the split to judge on: the one asked for, test where there is one, else what validated."""
-    wanted = canonical_split(split) if split else "test" if (joined.splits == "test").any() else "val"
+    wanted = canonical_split(split) if split else "test" if len(joined.images_of("test")) else "val"
     if wanted == "val":
         splits = split_pairs(
             joined,
@@ -41,10 +39,21 @@ def choose_split(joined: PairedFeatures, trained: FitConfig, split: str | None) 
             seed=trained.seed,
         )
         return "val", splits.val
-    rows = np.flatnonzero(joined.splits == wanted)
+    rows = joined.images_of(wanted)
     if not len(rows):
-        known = sorted({str(name) for name in joined.splits if name})
-        raise UsageError(
-            f"{joined.image.dataset} has no {wanted} images; its splits: {', '.join(known) or 'none'}"
-        )
+        known = ", ".join(joined.split_names()) or "none"
+        raise UsageError(f"{joined.image.dataset} has no {wanted} images; its splits: {known}")
     return wanted, joined.pairs.subset(rows)
+
+
+def one_model(joined: PairedFeatures) -> bool:
+    """Whether image and text are two towers of one model, whose features share a space.
+
+    They bear one name, or are CLIP's, projected, from the same trained weights: untrained towers are drawn
+    one by one, whatever their seed.
+    """
+    if joined.image.encoder == joined.text.encoder:
+        return True
+    image, text = (each.manifest.identity["encoder"] for each in (joined.image, joined.text))
+    projected = image.get("pooling") == text.get("pooling") == "projection"
+    return projected and not joined.image.untrained and image["weights"] == text["weights"]

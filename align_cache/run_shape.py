@@ -12,9 +12,9 @@ _BY_RUN = frozenset(
     {"seed", "adapter.dropout", "evaluation.select_by"}
     | {f"data.{name}" for name in ("mixup", "curriculum_epochs", "curriculum_start")}
     | {f"loss.{name}" for name in ("temperature", "label_smoothing", "variance_weight", "hardness")}
-    | {f"loss.{name}" for name in ("siglip_bias", "structure_temperature")}
+    | {f"loss.{name}" for name in ("siglip_bias", "structure_temperature", "schedule_ema")}
     | {f"optim.{name}" for name in ("lr", "min_lr", "weight_decay", "warmup_epochs", "num_cycles")}
-    | {"optim.scalar_lr_factor"}
+    | {f"optim.{name}" for name in ("decay", "decay_epochs", "decay_factor", "scalar_lr_factor")}
     | {f"optim.{name}" for name in ("clip_grad_norm", "ema_decay", "early_stopping")}
 )
 """Settings in which runs that are trained together may differ."""
@@ -27,7 +27,9 @@ def shape_of(config: FitConfig, parts: Parts) -> tuple[object, ...]:
         for key, value in dotted(config.model_dump(mode="json")).items()
         if key not in _BY_RUN and not key.startswith("log.")
     }
-    return (str(settings), *parts.batches.shape, config.data.mixup > 0, config.optim.ema_decay > 0)
+    # A text tower is trained by itself: its packed captions differ from run to run.
+    alone = id(parts) if config.adapter.text_type is not None else None
+    return (str(settings), alone, *parts.batches.shape, config.data.mixup > 0, config.optim.ema_decay > 0)
 
 
 def bytes_of(config: FitConfig, parts: Parts) -> int:

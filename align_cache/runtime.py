@@ -43,16 +43,22 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the device asked for, or refuse: a missing GPU is never replaced by the CPU in silence."""
+def resolve_device(name: str, *, local_rank: int | None = None) -> torch.device:
+    """Return the device asked for, or refuse: a missing GPU is never replaced by the CPU in silence.
+
+    Of the processes that share a machine each takes the GPU of its ``local_rank``, around and around; None:
+    the current one.
+    """
     import torch
 
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+        name = "cuda" if cuda else "mps" if mps else "cpu"
     if (name == "cuda" and not cuda) or (name == "mps" and not mps):
         raise UsageError(f"device {name} was asked for and torch {torch.__version__} sees none here",
                          hint="use --device auto or --device cpu")  # fmt: skip
+    if name == "cuda" and local_rank is not None:
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
     return torch.device(name)
 
 
@@ -101,6 +107,11 @@ def keeping_freed_memory() -> Iterator[None]:
     finally:
         mallopt(trim_threshold, 2 * largest)  # where glibc's own adjustment ends
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def memory_bytes() -> int:
+    """Return the memory of the machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_memory_bytes() -> int:

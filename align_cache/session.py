@@ -2,14 +2,18 @@
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from textwrap import shorten
 from typing import Any
+
+from torch import Tensor
 
 from align_cache.adapters import AdapterPair, n_parameters
 from align_cache.assemble import Parts
 from align_cache.checkpoint import Weights, load_adapters, load_trainer, save_checkpoint
 from align_cache.curriculum import curriculum_share, most_alike
 from align_cache.embedding import Embedded, Views, embed_pairs, embedding_views
+from align_cache.errors import CorruptError
 from align_cache.pairs import Pairs, Rows
 from align_cache.probing import probe_run
 from align_cache.results import Record, Run
@@ -18,7 +22,15 @@ from align_cache.scalar_log import ScalarLog
 from align_cache.settings import FitConfig
 from align_cache.store import FeatureSet
 from align_cache.trainer import Losses, require_finite, validation_loss
-from align_cache.validation import measure, recalls, save_snapshot, selection_score
+from align_cache.validation import (
+    in_parts,
+    mean_of_parts,
+    measure,
+    recalls,
+    save_snapshot,
+    selection_score,
+    similarity,
+)
 
 OnRecord = Callable[[Record], None]
 
@@ -82,18 +94,27 @@ class Session:
         if not state:  # only the weights were saved, at the end, and then the run was stopped: once more
             self.run.keep_records(through_epoch=-1)
             return
-        member = self.parts.member
-        member.judged.load_state_dict(weights)
-        if member.average is not None:
-            member.pair.load_state_dict(state["pair"])
-            member.average.n_averaged.fill_(state["n_averaged"])
-        member.optimizer.load_state_dict(state["optimizer"])
-        self._best = state["best"]
+        try:
+            self._load(weights, state)
+        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            why = shorten(f"{type(error).__name__} {error}", 300)
+            raise CorruptError(f"the last checkpoint of {self.run.id} is not of its config: {why}") from error
         self._best_epoch = load_adapters(self.run.checkpoints, "best")[1]
         self.run.update(best_epoch=self._best_epoch)
         self.run.keep_records(through_epoch=epoch)
         self.epoch = epoch
         self.spent_s = float(self.run.info().get("duration_s") or 0.0)
+
+    def _load(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        member = self.parts.member
+        member.judged.load_state_dict(weights)
+        if member.average is not None:
+            member.pair.load_state_dict(state["pair"])
+            member.average.n_averaged.fill_(state["n_averaged"])
+        if member.balance is not None:
+            member.balance.load_state_dict(state["balance"])
+        member.optimizer.load_state_dict(state["optimizer"])
+        self._best = float(state["best"])
 
     @property
     def last_epoch(self) -> int:
@@ -136,14 +157,16 @@ class Session:
         by_recall = settings.select_by == "mean_recall"
         if not (measured or by_recall):
             pairs = pairs.with_first_captions()  # the loss looks at no others
-        embedded = self._embed(self.parts.member.judged, pairs)
-        views = embedding_views(embedded, self.parts.inputs, pairs)
-        record["val"] = self._validation_loss(views)
+        pairs, *rest = self._in_parts(pairs)
+        embedded, views = self._look(self.parts.member.judged, pairs)
+        record["val"] = self._validation_loss(pairs, views, rest)
         require_finite(record["val"], epoch=epoch)
         if measured:
             record |= self._measured(views, embedded)
-        elif by_recall:
-            record["retrieval"] = recalls(embedded, pairs, limit=settings.num_images)
+        else:
+            record["similarity"] = similarity(views, limit=settings.num_images)
+            if by_recall:
+                record["retrieval"] = recalls(embedded, pairs, limit=settings.num_images)
         record["train_s"] = train_s
         record["duration_s"] = train_s + time.perf_counter() - start
         self._log(record)
@@ -161,8 +184,24 @@ class Session:
         """Embed as the run computes; ``align-cache eval`` embeds in float32 whatever the run did."""
         return embed_pairs(pair, self.parts.inputs, pairs, bf16=self.parts.precision == "bf16")
 
-    def _validation_loss(self, views: Views) -> dict[str, float]:
-        inputs, pairs = self.parts.inputs, self.parts.splits.val.with_first_captions()
+    def _in_parts(self, pairs: Pairs) -> list[Pairs]:
+        """Cut validation pairs; everything but the loss looks at the first part alone."""
+        at_least = self.config.evaluation.num_images
+        return in_parts(pairs, at_least=at_least, batch_size=self.parts.batches.batch_size)
+
+    def _look(self, pair: AdapterPair, pairs: Pairs) -> tuple[Embedded, Views]:
+        embedded = self._embed(pair, pairs)
+        return embedded, embedding_views(embedded, self.parts.inputs, pairs)
+
+    def _validation_loss(self, first: Pairs, views: Views, rest: Sequence[Pairs]) -> dict[str, float]:
+        """Mean the loss over all whole batches; of the first part the views are there already."""
+        size, judged = self.parts.batches.batch_size, self.parts.member.judged
+        losses = [self._loss_of(first, views)]
+        losses += (self._loss_of(part, self._look(judged, part)[1]) for part in rest)
+        return mean_of_parts(losses, [part.n_images // size for part in (first, *rest)])
+
+    def _loss_of(self, pairs: Pairs, views: Views) -> dict[str, float]:
+        inputs, pairs = self.parts.inputs, pairs.with_first_captions()
         return validation_loss(
             self.parts.member,
             views["image"],
@@ -192,9 +231,7 @@ class Session:
         weights, epoch = load_adapters(self.run.checkpoints, "best")
         pair = copy.deepcopy(self.parts.member.judged)
         pair.load_state_dict(weights)
-        pairs, inputs = self.parts.splits.val, self.parts.inputs
-        embedded = self._embed(pair, pairs)
-        views = embedding_views(embedded, inputs, pairs)
+        embedded, views = self._look(pair, self._in_parts(self.parts.splits.val)[0])
         self._log({"kind": "best", "epoch": epoch, **self._measured(views, embedded)})
 
     def _log_steps(self, epoch: int, losses: Losses) -> None:
@@ -244,10 +281,12 @@ class Session:
         member = self.parts.member
         last = Weights.of(member.judged, epoch)
         state: Record = {"optimizer": member.optimizer.state_dict(), "best": self._best}
+        if member.average is not None:
+            state |= {"pair": member.pair.state_dict(), "n_averaged": int(member.average.n_averaged)}
+        if member.balance is not None:
+            state |= {"balance": member.balance.state_dict()}
         if self.config.log.checkpoint_frequency == 0:
             state = {}  # saved at the end only: nothing is ever gone on with
-        elif member.average is not None:
-            state |= {"pair": member.pair.state_dict(), "n_averaged": int(member.average.n_averaged)}
         metadata = {"run": self.run.id, "embed_dim": str(self.parts.embed_dim)}
         best = last if is_best else self._unsaved_best
         save_checkpoint(self.run.checkpoints, last=last, best=best, trainer=state, metadata=metadata)
@@ -265,7 +304,7 @@ def _describe(features: FeatureSet | None) -> Record | None:
     if features is None:
         return None
     return {
-        "encoder": features.encoder,
+        "encoder": features.variant,
         "key8": features.key8,
         "dim": features.dim,
         "untrained": features.untrained,

@@ -25,7 +25,8 @@ def stack(modules: Sequence[Module], *, generators: Sequence[torch.Generator]) -
     Parameters
     ----------
     modules : sequence of Module
-        Equal in architecture, on one device. Their parameters and gradients become views of the stack's.
+        Equal in architecture, on one device. Their parameters, gradients and buffers become views of the
+        stack's.
     generators : sequence of torch.Generator
         What each run's dropout draws from.
 
@@ -47,7 +48,10 @@ def _stack_tensors(place: nn.Module, alike: Sequence[nn.Module]) -> None:
     """Stack what one layer holds itself, and let the runs' own layers look into it."""
     for name, buffer in place.named_buffers(recurse=False):
         if buffer is not None:
-            setattr(place, name, torch.stack([module.get_buffer(name) for module in alike]))
+            held = torch.stack([module.get_buffer(name) for module in alike])
+            setattr(place, name, held)
+            for run, module in enumerate(alike):
+                setattr(module, name, held[run])
     for name, _ in list(place.named_parameters(recurse=False)):
         own = [module.get_parameter(name) for module in alike]
         stacked = nn.Parameter(torch.stack([each.detach() for each in own]), own[0].requires_grad)

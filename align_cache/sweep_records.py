@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from align_cache.results import Record, Run, append_line, read_lines
+from align_cache.results import Record, Run, append_line, list_runs, read_lines
 
 RankBy: TypeAlias = Literal["mean_recall", "val_loss"]
 Status: TypeAlias = Literal["finished", "failed"]
@@ -46,6 +46,15 @@ def trials_of(folder: Path) -> list[TrialRecord]:
 def append_trial(folder: Path, trial: TrialRecord) -> None:
     """Write down how a trial ended."""
     append_line(folder / "trials.jsonl", asdict(trial))
+
+
+def begun_runs(cache_dir: Path, sweep: str) -> dict[str, str]:
+    """Return the runs of a sweep that were begun and did not end, by the key of their trial."""
+    return {
+        info["trial"]: info["id"]
+        for run in list_runs(cache_dir)
+        if (info := run.info()).get("sweep") == sweep and info["status"] in ("running", "interrupted")
+    }
 
 
 def ranked(trials: Sequence[TrialRecord], by: RankBy) -> list[TrialRecord]:

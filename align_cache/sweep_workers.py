@@ -76,16 +76,15 @@ def in_processes(tasks: Iterator[Task], cache_dir: Path, *, jobs: int | None) ->
         pool.shutdown(cancel_futures=True)
 
 
-def in_this_process(tasks: Iterator[Task], cache_dir: Path, *, together: int | None) -> Generator[Outcome]:
+def in_this_process(tasks: Iterator[Task], opened: Opened, *, together: int | None) -> Generator[Outcome]:
     """Train tasks of one shape together, group after group."""
-    opened = Opened(cache_dir, whole=True)
     waiting: dict[tuple[object, ...], list[Session]] = {}
     keys: dict[str, str] = {}
     for task in tasks:
         try:
             session = _session(task, opened)
         except (AlignCacheError, OSError) as error:
-            yield Outcome(task.key, "failed", error=_first_line(error))
+            yield Outcome(task.key, "failed", error=first_line(error))
             continue
         keys[session.run.id] = task.key
         shape = (*shape_of(session.config, session.parts), session.epoch, session.is_over)
@@ -116,7 +115,7 @@ def _session(task: Task, opened: Opened) -> Session:
 def _ended(session: Session, key: str, error: Exception | None) -> Outcome:
     run, seconds = session.run.id, session.spent_s
     if error is not None:
-        return Outcome(key, "failed", run=run, error=_first_line(error), duration_s=seconds)
+        return Outcome(key, "failed", run=run, error=first_line(error), duration_s=seconds)
     best, scores = scores_of(session.run)
     return Outcome(key, "finished", run=run, best_epoch=best, duration_s=seconds, scores=scores)
 
@@ -149,7 +148,7 @@ def _train_alone(task: Task) -> Outcome:
         session = _session(task, _opened)
         train([session], on_end=lambda session, error: outcomes.append(_ended(session, task.key, error)))
     except (AlignCacheError, OSError) as error:
-        return Outcome(task.key, "failed", error=_first_line(error), duration_s=time.perf_counter() - began)
+        return Outcome(task.key, "failed", error=first_line(error), duration_s=time.perf_counter() - began)
     return outcomes[0]
 
 
@@ -162,8 +161,9 @@ def _outcome(future: Future[Outcome], task: Task) -> Outcome:
             hint="the same command goes on; --jobs 1 needs the least memory",
         ) from None
     except Exception as error:  # a fault of one trial, whatever it is, is no reason to lose the others
-        return Outcome(task.key, "failed", error=f"{type(error).__name__}: {_first_line(error)}")
+        return Outcome(task.key, "failed", error=f"{type(error).__name__}: {first_line(error)}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return an error's message without its hint."""
     return str(error).partition("\n")[0]

@@ -4,17 +4,16 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from align_cache.assemble import Opened
 from align_cache.config import to_toml
 from align_cache.files import publish_text
 from align_cache.lock import holding
-from align_cache.results import list_runs
 from align_cache.runtime import resolve_device
 from align_cache.search_space import read_space
 from align_cache.settings import SweepConfig
-from align_cache.sweep_records import TrialRecord, append_trial, trials_of
+from align_cache.sweep_records import TrialRecord, append_trial, begun_runs, trials_of
 from align_cache.sweep_workers import Outcome, Task, in_processes, in_this_process
 from align_cache.trials import ListedTrials, Trials, trial_at
 
@@ -37,6 +36,8 @@ def sweep(
     cache_dir: Path,
     on_progress: OnProgress | None = None,
     command: str | None = None,
+    executor: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
 ) -> Path:
     """Train every trial that is not trained yet.
 
@@ -48,6 +49,10 @@ def sweep(
         Told at the start, and whenever a trial ended.
     command : str, optional
         The command line, recorded with each run.
+    executor : {"local", "ray"}
+        Where trials are trained: here, or on the nodes of a Ray cluster.
+    ray_address : str, optional
+        Of that cluster, or ``auto``; None: one on this machine.
 
     Returns
     -------
@@ -74,7 +79,13 @@ def sweep(
 
         tell()
         tasks = _tasks(trials, config, folder, cache_dir, command)
-        with closing(_outcomes(tasks, config, cache_dir)) as outcomes:  # stopped here, its processes end
+        if executor == "ray":
+            from align_cache.ray_sweep import on_ray
+
+            ending = on_ray(tasks, config, cache_dir, address=ray_address)
+        else:
+            ending = _outcomes(tasks, config, cache_dir)
+        with closing(ending) as outcomes:  # stopped here, its processes end
             for outcome in outcomes:
                 record = TrialRecord(values=trials.values(outcome.key), **_fields(outcome))
                 append_trial(folder, record)
@@ -92,11 +103,7 @@ def _tasks(
         for record in trials_of(folder)
         if record.status == "finished" or not config.retry_failed
     }
-    begun = {
-        info["trial"]: info["id"]
-        for run in list_runs(cache_dir)
-        if (info := run.info()).get("sweep") == config.name and info["status"] in ("running", "interrupted")
-    }
+    begun = begun_runs(cache_dir, config.name)
     for trial in trials:
         if trial.key in done:
             trials.tell(done[trial.key])
@@ -107,7 +114,7 @@ def _tasks(
 def _outcomes(tasks: Iterator[Task], config: SweepConfig, cache_dir: Path) -> Generator[Outcome]:
     device = resolve_device(str(config.base.get("device", "auto")))
     if device.type != "cpu" or (config.together or 1) > 1:
-        return in_this_process(tasks, cache_dir, together=config.together)
+        return in_this_process(tasks, Opened(cache_dir, whole=True), together=config.together)
     return in_processes(tasks, cache_dir, jobs=config.jobs)
 
 

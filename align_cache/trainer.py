@@ -6,6 +6,7 @@ leading run dimension, and each run's result is the one it would have had alone.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from align_cache.batches import StepRows
 from align_cache.capture import CapturedStep
 from align_cache.embedding import Batch, Inputs, embed
 from align_cache.errors import NonFiniteError
-from align_cache.losses import LossParts, Objective
+from align_cache.losses import Balance, Directions, LossParts, Objective
 from align_cache.stacking import stack, stack_values
 
 
@@ -35,6 +36,8 @@ class Member:
     seed: int
     average: AveragedModel | None = None
     """Moving average of the weights; None: not kept."""
+    balance: Balance | None = None
+    """Weighs the two directions of the loss; None: both alike."""
 
     @property
     def judged(self) -> AdapterPair:
@@ -64,14 +67,22 @@ class Losses:
     grad_norm: Tensor
     """Before clipping."""
     temperature: Tensor
+    weights: Directions | None = None
+    """Of the two directions, where a balance weighs them."""
 
     def means(self, weight: float | None) -> dict[str, float]:
         """Mean the parts over the steps."""
-        return _record(*(float(part.mean()) for part in self.parts), weight=weight)
+        return self._taken(lambda of_steps: float(of_steps.mean()), weight)
 
     def step(self, index: int, weight: float | None) -> dict[str, float]:
         """Return the parts of one step."""
-        return _record(*(float(part[index]) for part in self.parts), weight=weight)
+        return self._taken(lambda of_steps: float(of_steps[index]), weight)
+
+    def _taken(self, take: Callable[[Tensor], float], weight: float | None) -> dict[str, float]:
+        record = _record(*map(take, self.parts), weight=weight)
+        if self.weights is not None:
+            record |= {f"weight_{way}": take(own) for way, own in self.weights._asdict().items()}
+        return record
 
 
 def moving_average(pair: AdapterPair, decay: float) -> AveragedModel:
@@ -95,10 +106,13 @@ class Trainer:
         self.members, self._inputs, self._bf16 = members, inputs, bf16
         self._generators: list[torch.Generator] = []
         self._pair, self._objective = members[0].pair, members[0].objective
+        self._balance = members[0].balance
         if len(members) > 1:
             self._generators = [torch.Generator(device) for _ in members]
             self._pair = stack([member.pair for member in members], generators=self._generators)
             self._objective = stack_values([member.objective for member in members], device)
+            balances = [member.balance for member in members if member.balance is not None]
+            self._balance = stack(balances, generators=self._generators) if balances else None
         self._take: Callable[[Batch], Tensor] = self._update
         if cuda_graph:
             optimizers = [member.optimizer for member in members]
@@ -126,11 +140,17 @@ class Trainer:
         for step, batch in enumerate(batches, start=first_step):
             self._set_learning_rates(step)
             seen.append(self._take(batch))
-        table = torch.stack(seen).double().cpu().reshape(len(seen), 5, len(self.members))
-        return [Losses(LossParts(*own[:3]), own[3], own[4]) for own in table.permute(2, 1, 0)]
+        table = torch.stack(seen).double().cpu().reshape(len(seen), -1, len(self.members))
+        return [
+            Losses(LossParts(*own[:3]), own[3], own[4], Directions(*own[5:]) if len(own) > 5 else None)
+            for own in table.permute(2, 1, 0)
+        ]
 
     def _update(self, batch: Batch) -> Tensor:
-        """Take one step; return the loss's three parts, the gradient's norm and the temperature, by member.
+        """Take one step; return its measurements, by member.
+
+        They are the loss's three parts, the gradient's norm, the temperature and, where a balance weighs
+        them, the weights of the two directions.
 
         All micro-batches go through the adapters in one forward pass: the adapters treat each row by itself,
         so that the gradient is the one of accumulating them in turn. Nothing here waits for the device.
@@ -138,6 +158,7 @@ class Trainer:
         self._zero_grad()
         image = embed(self._pair.image, batch.image, bf16=self._bf16)
         text = embed(self._pair.text, batch.text, bf16=self._bf16)
+        weights = self._weigh(image, text, batch.batch_size)
         parts = mean_loss(
             self._objective,
             image,
@@ -146,6 +167,7 @@ class Trainer:
             scale=self._pair,
             features=(batch.image, batch.text),
             batch_size=batch.batch_size,
+            weights=weights,
         )
         temperature = self._pair.temperature.detach().clone()  # the one that the loss was taken at
         parts.total.sum().backward()  # type: ignore[no-untyped-call]
@@ -155,7 +177,15 @@ class Trainer:
             if member.average is not None:
                 member.average.update_parameters(member.pair)
         norm = torch.stack(norms).view_as(parts.total)
-        return torch.stack([*(part.detach() for part in parts), norm, temperature])
+        return torch.stack([*(part.detach() for part in parts), norm, temperature, *(weights or ())])
+
+    def _weigh(self, image: Tensor, text: Tensor, batch_size: int) -> Directions | None:
+        """Balance the directions by the embeddings of a step."""
+        if self._balance is None:
+            return None
+        blocks = (_micro_batches(rows, batch_size) for rows in (image, text))
+        weights: Directions = self._balance(*blocks, temperature=self._pair.temperature[..., None])
+        return weights
 
     def _set_learning_rates(self, step: int) -> None:
         for member in self.members:
@@ -216,15 +246,14 @@ def mean_loss(
     scale: AdapterPair,
     features: tuple[Tensor, Tensor],
     batch_size: int,
+    weights: Directions | None = None,
 ) -> LossParts:
     """Mean the loss of embeddings (…, m · batch_size, D) over their m micro-batches: (…).
 
-    Similarities are scaled by the temperature, and the bias if there is one, of the pair ``scale``.
+    Similarities are scaled by the temperature, and the bias if there is one, of the pair ``scale``;
+    ``weights`` (…) are those of the two directions, None: both alike.
     """
-
-    def blocks(rows: Tensor) -> Tensor:
-        return rows.view(*rows.shape[:-2], -1, batch_size, rows.shape[-1])  # (…, m, batch_size, D)
-
+    blocks = partial(_micro_batches, batch_size=batch_size)
     losses = objective(
         blocks(image),
         blocks(text),
@@ -232,8 +261,14 @@ def mean_loss(
         temperature=scale.temperature[..., None],
         bias=None if scale.bias is None else scale.bias[..., None],
         features=(blocks(features[0]), blocks(features[1])),
+        weights=None if weights is None else Directions(*(way[..., None] for way in weights)),
     )
     return LossParts(*(part.mean(-1) for part in losses))
+
+
+def _micro_batches(rows: Tensor, batch_size: int) -> Tensor:
+    """View the rows of a step as its micro-batches: (…, m, batch_size, D)."""
+    return rows.view(*rows.shape[:-2], -1, batch_size, rows.shape[-1])
 
 
 def require_finite(losses: dict[str, float], *, epoch: int) -> None:

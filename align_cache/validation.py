@@ -1,6 +1,6 @@
 """What is measured after each epoch, and what is kept of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,45 @@ import torch
 from align_cache.embedding import Embedded, Views
 from align_cache.files import publish_bytes
 from align_cache.metrics.retrieval import retrieval
+from align_cache.metrics.similarity import pair_similarity
 from align_cache.metrics.summary import margins, summarise
 from align_cache.pairs import Pairs
 from align_cache.results import Record
 
 _SNAPSHOT_IMAGES = 500
+_PART_IMAGES = 65_536
+"""Validation images whose embeddings are held at once: 0.2 GB a view at 768 components."""
+
+
+def in_parts(pairs: Pairs, *, at_least: int, batch_size: int, part_images: int = _PART_IMAGES) -> list[Pairs]:
+    """Cut pairs into consecutive parts of whole batches; one that fills no batch is left out.
+
+    Parameters
+    ----------
+    at_least : int
+        Images that have to lie in the first part.
+    batch_size : int
+    part_images : int
+        Images that a part holds, ``at_least`` and whole batches permitting. That few pairs are one part.
+    """
+    size = -(-max(part_images, at_least) // batch_size) * batch_size
+    if pairs.n_images <= size:
+        return [pairs]
+    starts = range(0, pairs.n_images - batch_size + 1, size)
+    return [pairs.subset(np.arange(start, min(start + size, pairs.n_images))) for start in starts]
+
+
+def mean_of_parts(losses: Sequence[Mapping[str, float]], n_batches: Sequence[int]) -> dict[str, float]:
+    """Mean validation losses over the batches of all parts; the share is that of the mean loss."""
+    if len(losses) == 1:
+        return dict(losses[0])
+
+    def mean(name: str, weights: Sequence[float]) -> float:
+        return float(np.average([loss[name] for loss in losses], weights=weights))
+
+    by_loss = [loss["loss"] * n for loss, n in zip(losses, n_batches, strict=True)]
+    means = {name: mean(name, n_batches) for name in losses[0]}
+    return means | {"variance_share": mean("variance_share", by_loss)}
 
 
 def measure(views: Views, embedded: Embedded, pairs: Pairs, *, k: int, limit: int) -> Record:
@@ -39,6 +73,11 @@ def recalls(embedded: Embedded, pairs: Pairs, *, limit: int) -> Record:
         embedded.image[: some.n_images], embedded.captions[: some.n_captions], some.caption_image
     )
     return found.to_record()
+
+
+def similarity(views: Views, *, limit: int) -> Record:
+    """Measure the cosines of pairs alone, on the images that :func:`measure` looks at."""
+    return pair_similarity(views["image"][:limit], views["text"][:limit]).to_record()
 
 
 def save_snapshot(folder: Path, epoch: int, views: Views, pairs: Pairs) -> None:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from align_cache.errors import UsageError
 from align_cache.sources.base import CaptionSample, captions_digest
-from align_cache.store import open_feature_set
+from align_cache.stored_captions import open_captions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +34,8 @@ def stored_vocabulary(cache_dir: Path, name: str) -> Vocabulary:
     CacheError
         If there is no such set, or several.
     UsageError
-        If it does not hold every caption.
+        If it does not hold every caption as it is.
     """
-    dataset, _, encoder = name.partition("/")
-    features = open_feature_set(cache_dir, dataset, encoder)
-    texts = features.texts
-    if texts is None or features.manifest.skipped:
-        lacking = "no captions" if texts is None else f"not {len(features.manifest.skipped)} of its captions"
-        raise UsageError(f"vocabulary: {features.name} holds {lacking}, expected every caption of a dataset")
-    return Vocabulary(features.manifest.structure.dataset.samples, texts.tolist)
+    features = open_captions(cache_dir, name, setting="vocabulary")
+    assert features.texts is not None  # checked when it was opened
+    return Vocabulary(features.manifest.structure.dataset.samples, features.texts.tolist)

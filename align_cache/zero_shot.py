@@ -167,6 +167,8 @@ def _mending_command(cache_dir: Path, dataset: str, own: FeatureSet, encoder: st
     if own.untrained:
         words += ["--weights", identity["weights"]]
     counted_from = (identity.get("tokenizer") or {}).get("counted_from")
+    if own.holds_tokens:
+        words += ["--max-length", str(own.dim)] + (["--tokenizer", "FOLDER"] if counted_from is None else [])
     if counted_from is not None:
         sources = [stored.manifest for stored in find(cache_dir)
                    if stored.manifest.structure.dataset.samples == counted_from]  # fmt: skip

@@ -24,6 +24,7 @@ from align_cache.settings import (
     LogSettings,
     LossSettings,
     OptimSettings,
+    StressConfig,
 )
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -38,6 +39,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "evaluation": EvaluationSettings,
     "log": LogSettings,
     "eval": EvalConfig,
+    "stress": StressConfig,
 }
 
 
@@ -60,7 +62,7 @@ def table(name: str) -> str:
     for key, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             continue
-        dotted = key if name in ("extract", "fit", "eval") else f"{name}.{key}"
+        dotted = key if name in ("extract", "fit", "eval", "stress") else f"{name}.{key}"
         cells = [f"`{dotted}`", kind(shapes[key]), _default(name, key, field), _text(field)]
         if marked:
             cells.append("yes" if shapes[key]["role"] == "identity" else "no")

@@ -1,8 +1,8 @@
 """The command line: parse, call one library function, render.
 
 Commands live in :mod:`.features` (extract, import), :mod:`.cache` (ls, info, verify, rm), :mod:`.runs` (fit,
-demo, runs), :mod:`.sweep` and :mod:`.judging` (eval, report, compare); whatever is heavy is imported inside
-them, so that ``align-cache --help`` answers at once.
+demo, runs), :mod:`.sweep`, :mod:`.study`, :mod:`.judging` (eval, report, compare), :mod:`.stress` and
+:mod:`.plot`; whatever is heavy is imported inside them, so that ``align-cache --help`` answers at once.
 """
 
 import signal
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from align_cache._version import __version__
-from align_cache.cli import cache, features, judging, runs, sweep
+from align_cache.cli import cache, features, judging, plot, runs, stress, study, sweep
 from align_cache.errors import AlignCacheError
 from align_cache.runtime import prepare_environment
 
@@ -29,12 +29,15 @@ app = typer.Typer(
 app.command()(features.extract)
 app.command()(runs.fit)
 app.command()(sweep.sweep)
+app.command()(study.study)
 app.command("eval")(judging.evaluate)
 app.command()(judging.report)
+app.command()(stress.stress)
 app.command()(judging.compare)
 app.command()(runs.demo)
 app.command("import")(features.import_features)
 app.add_typer(cache.cache_app, name="cache")
+app.add_typer(plot.plot_app, name="plot")
 app.add_typer(runs.runs_app, name="runs")
 
 
@@ -54,6 +57,9 @@ def _options(
     """Frozen encoders run once; adapters trained, swept and judged on the cache."""
 
 
+_INTERRUPTED = 130
+
+
 class _Terminated(BaseException):
     """SIGTERM, as an exception, so that locks are released and temporary files removed on the way out."""
 
@@ -68,13 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         result = app(given, standalone_mode=False)
+        if result == _INTERRUPTED:  # what some versions of typer make of Ctrl-C, without a word
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except AlignCacheError as error:
         if debug:
             raise
         return _fail(error.message, error.hint, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", _way_on(given), 130)
+        return _fail("interrupted", _way_on(given), _INTERRUPTED)
     except _Terminated:
         return _fail("terminated", _way_on(given), 143)
     except BrokenPipeError:

@@ -1,6 +1,7 @@
 """Commands that look after the feature sets on disk: ls, info, verify, rm."""
 
 import json
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +34,7 @@ def cache_ls(cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None
     table = Table("set", "modality", "rows", "dim", "size", "", box=None, pad_edge=False, header_style="bold")
     for row in map(_summary, stored):
         size, flag = byte_size(row["bytes"]), "untrained" if row["untrained"] else ""
-        table.add_row(row["name"], row["modality"], f"{row['rows']:,}", str(row["dim"]), size, flag)
+        table.add_row(row["name"], row["modality"], f"{row['rows']:,}", row["width"], size, flag)
     stdout().print(table if stored else f"no feature sets in {cache_dir / 'features'}")
 
 
@@ -48,7 +49,7 @@ def cache_info(name: SetName = None, cache_dir: CacheDir = DEFAULT_CACHE, as_jso
         return
     for entry in stored:
         row = _details(entry)
-        typer.echo(f"{row['name']}  {row['rows']:,} x {row['dim']}  {byte_size(row['bytes'])}")
+        typer.echo(f"{row['name']}  {row['rows']:,} x {row['width']}  {byte_size(row['bytes'])}")
         for key in ("folder", "counts", "skipped"):
             typer.echo(f"{key}: {row[key]}")
         for key in ("identity", "provenance"):
@@ -115,8 +116,11 @@ def _matching(cache_dir: Path, name: str | None) -> Any:
     dataset, _, encoder = (name or "").partition("/")
     stored = find(cache_dir, dataset=dataset or None, encoder=encoder or None)
     if name and not stored:
-        known = ", ".join(entry.manifest.name for entry in find(cache_dir)) or "none"
-        raise CacheError(f"no feature set {name!r} in {cache_dir}; there are: {known}")
+        known = [entry.manifest.name for entry in find(cache_dir)]
+        near = ", ".join(get_close_matches(name, known, n=5, cutoff=0.3) or known[:5]) or "none"
+        raise CacheError(
+            f"no feature set {name!r} in {cache_dir}; there are {len(known)}, the nearest: {near}"
+        )
     return stored
 
 
@@ -125,8 +129,10 @@ def _summary(entry: Any) -> dict[str, Any]:
     return {
         "name": manifest.name,
         "modality": manifest.modality,
+        "noise": manifest.noise,
         "rows": manifest.rows,
         "dim": manifest.dim,
+        "width": manifest.width,
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "untrained": manifest.untrained,
         "folder": str(entry.folder),

@@ -1,6 +1,8 @@
 """Commands of stage 1: extract and import."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,24 +14,29 @@ from align_cache.cli.options import (
     CacheDir,
     ConfigFile,
     Device,
+    Executor,
     Json,
+    RayAddress,
     print_note,
     split_weights,
 )
 from align_cache.reporting.wording import byte_size
+from align_cache.stages import bottleneck
 
 if TYPE_CHECKING:
     from align_cache.extraction import Extracted
 
 _EXTRACT_FLAGS = (
     *("dataset", "data_dir", "name", "revision", "limit", "tokenizer", "pooling", "max_length", "precision"),
-    *("resize", "dtype", "batch_size", "workers", "device", "on_error", "vocabulary"),
+    *("resize", "dtype", "batch_size", "workers", "device", "on_error", "vocabulary", "captions_of"),
+    *("decode", "image_noise", "caption_noise", "shard_of"),
 )
 
 
 def extract(
     dataset: Annotated[
-        str | None, typer.Option(help="flickr30k, flickr8k, cifar10, folder, shapes, shapes10, colours12.")
+        str | None,
+        typer.Option(help="flickr30k, flickr8k, coco, cifar10, folder, shapes, shapes10, colours12."),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="The dataset on disk; without it, the hub.")] = None,
     encoder: Annotated[
@@ -51,15 +58,28 @@ def extract(
         str | None,
         typer.Option(metavar="SET", help="dataset/encoder whose captions an untrained text encoder counts."),
     ] = None,
+    captions_of: Annotated[
+        str | None,
+        typer.Option(metavar="SET", help="dataset/encoder in the cache whose captions are encoded."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What the dataset is called in the cache.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Only this split; once for each.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many images.")] = None,
     pooling: Annotated[
-        str | None, typer.Option(help="cls, mean, pooler or gap; the encoder's own if absent.")
+        str | None, typer.Option(help="cls, mean, pooler, projection or gap; the encoder's own if absent.")
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens a caption is cut to.")] = None,
     resize: Annotated[
         str | None, typer.Option(help="model: the model's own preprocessing; squash: straight to its size.")
+    ] = None,
+    decode: Annotated[
+        str | None, typer.Option(help="model: Pillow; fast: simplejpeg and torch, within two levels of 255.")
+    ] = None,
+    image_noise: Annotated[
+        str | None, typer.Option(metavar="KIND:LEVEL", help="gaussian, blur, occlusion or jpeg, :1 to :5.")
+    ] = None,
+    caption_noise: Annotated[
+        str | None, typer.Option(metavar="KIND:RATE", help="drop, swap, replace or shuffle, up to :1.")
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16 or fp16: what the encoder computes in.")
@@ -70,6 +90,12 @@ def extract(
     on_error: Annotated[str | None, typer.Option(help="fail or skip an unreadable image.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of the hub's dataset.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Extract again what is there.")] = False,
+    shard_of: Annotated[
+        str | None,
+        typer.Option(metavar="RANK/WORLD", help="0/8 to 7/8: only these shards; torchrun and srun say it."),
+    ] = None,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
     device: Device = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
@@ -80,14 +106,19 @@ def extract(
     from align_cache import extract as run_extract
     from align_cache.config import Layer, file_layer, flag_layer, resolve, set_layer
     from align_cache.console import progress
+    from align_cache.runtime import processors
     from align_cache.settings import ExtractConfig
+    from align_cache.shares import launched
 
     given = locals()
     flags: dict[str, Any] = {flag: given[flag] for flag in _EXTRACT_FLAGS}
     flags |= {"encoders": encoder, "split": split, "templates": template, "overwrite": overwrite or None}
-    default = Layer("default", {"encoders": ["resnet18", "distilbert", "dinov2"]})
+    encoders = ["distilbert"] if captions_of else ["resnet18", "distilbert", "dinov2"]
+    default = Layer("default", {"encoders": encoders})
+    process = launched(os.environ) if executor == "local" else None
     layers = [
         default,
+        *([Layer(process.launcher, process.settings(processors()))] if process else []),
         *([file_layer(config)] if config else []),
         set_layer(assignments or []),
         flag_layer(flags),
@@ -96,10 +127,20 @@ def extract(
         # An encoder's name may hold dots, so this table is no dotted key.
         layers.append(Layer("--weights", {"weights": split_weights(weights, encoder or [])}))
     settings = resolve(ExtractConfig, layers)
-    results = run_extract(settings, cache_dir=cache_dir, progress=progress, on_note=print_note)
+    quiet = process is not None and process.share.rank > 0  # one bar is enough on a terminal that all share
+    to_user: dict[str, Any] = {
+        "progress": None if quiet else progress,
+        "on_note": _note_of(settings.shard_of),
+    }
+    if executor == "ray":
+        from align_cache.ray_extraction import extract_on_ray
+
+        results = extract_on_ray(settings, cache_dir=cache_dir, address=ray_address, **to_user)
+    else:
+        results = run_extract(settings, cache_dir=cache_dir, **to_user)
     if as_json:
         typer.echo(json.dumps([_as_json(result) for result in results], indent=2))
-    else:
+    elif results:
         _show(results)
 
 
@@ -132,22 +173,40 @@ def import_features(
         typer.echo(json.dumps({**facts, **place}))
     else:
         status = "already there" if imported.already_there else "imported"
-        typer.echo(f"{manifest.name}: {manifest.rows:,} x {manifest.dim}, {status}")
+        typer.echo(f"{manifest.name}: {manifest.rows:,} x {manifest.width}, {status}")
+
+
+def _note_of(share: str | None) -> Callable[[str], None]:
+    """Say which process a note is of, where several write to one terminal."""
+    return print_note if share is None else lambda line: print_note(f"{share}: {line}")
 
 
 def _as_json(result: "Extracted") -> dict[str, Any]:
     return {
-        "name": f"{result.dataset}/{result.encoder}@{result.key[:8]}",
+        "name": result.name,
+        "noise": result.noise,
         "folder": str(result.folder),
         "rows": result.rows,
         "dim": result.dim,
+        "width": result.width,
         "status": result.status,
         "untrained": result.untrained,
         "skipped": [list(skipped) for skipped in result.skipped],
         "counts": dict(result.counts),
         "seconds": round(result.seconds, 3),
         "samples_done": result.samples_done,
+        "stages": {stage: round(spent, 3) for stage, spent in result.stages.items()},
     }
+
+
+def _stages(results: "list[Extracted]") -> dict[str, float]:
+    """Add up where the time of one modality went: images are waited for once, each encoder has its own."""
+    stages: dict[str, float] = {}
+    for result in results:
+        for stage, spent in result.stages.items():
+            name = result.encoder if stage == "model" else stage
+            stages[name] = spent if stage == "decode" else stages.get(name, 0.0) + spent
+    return stages
 
 
 def _show(results: "list[Extracted]") -> None:
@@ -166,8 +225,11 @@ def _show(results: "list[Extracted]") -> None:
         facts = ["untrained"] if result.untrained else []
         facts += [f"{len(result.skipped)} skipped"] if result.skipped else []
         facts += [f"{count:,} {what}" for what, count in result.counts.items() if count]
-        name, shape = f"{result.dataset}/{result.encoder}@{result.key[:8]}", f"{result.rows:,} x {result.dim}"
+        name, shape = result.name, f"{result.rows:,} x {result.width}"
         table.add_row(name, shape, result.status, rate, ", ".join(facts))
     stdout().print(table)
+    for modality in ("image", "text"):
+        if stages := _stages([result for result in results if result.modality == modality]):
+            print_note(f"{modality}s: {bottleneck(stages)}")
     if any(result.samples_done for result in results):
         print_note(f"peak memory {byte_size(peak_memory_bytes())}")

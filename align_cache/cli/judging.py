@@ -42,6 +42,9 @@ def evaluate(
     ] = None,
     checkpoint: Annotated[Literal["best", "last"] | None, typer.Option()] = None,
     split: Annotated[str | None, typer.Option(help="test if the dataset has one, else val.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="At most so many images of it, drawn by the seed; all if absent.")
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(help="Alignment metric, or all; may be repeated. Mutual k-NN and CKA if absent."),
@@ -62,7 +65,7 @@ def evaluate(
     names = (
         *("probe", "probe_image_encoder", "probe_reference", "probe_with_reference", "probe_k"),
         *("zero_shot", "zero_shot_image_encoder", "zero_shot_text_encoder"),
-        *("checkpoint", "split", "k", "permutations", "seed", "device"),
+        *("checkpoint", "split", "limit", "k", "permutations", "seed", "device"),
     )
     from align_cache.config import flag_layer, resolve
     from align_cache.console import progress

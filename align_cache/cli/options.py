@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,12 @@ Assignments = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for example optim.lr=1e-3."),
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
+Executor = Annotated[
+    Literal["local", "ray"], typer.Option(help="ray: on every node of a Ray cluster (align-cache[ray]).")
+]
+RayAddress = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Of the Ray cluster, or auto; a local one if absent.")
+]
 RunName = Annotated[str, typer.Argument(help="A run's id, the head of it, its folder, or latest.")]
 
 DEFAULT_CACHE = Path("cache")

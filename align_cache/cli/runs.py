@@ -26,6 +26,9 @@ def fit(
         Literal["linear", "mlp", "residual", "attention", "ridge", "procrustes", "cca"] | None,
         typer.Option(help="The head to train, or to solve for."),
     ] = None,
+    text_adapter: Annotated[
+        Literal["lstm", "bow"] | None, typer.Option(help="Text tower to train on token ids.")
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="The dataset's name in the cache.")] = None,
     image_encoder: Annotated[str | None, typer.Option(help="Its image features: NAME or NAME@key.")] = None,
     text_encoder: Annotated[str | None, typer.Option(help="Its caption features.")] = None,
@@ -35,13 +38,24 @@ def fit(
     num_samples: Annotated[
         str | None, typer.Option(help="At most so many training images; none for all.")
     ] = None,
+    train_fraction: Annotated[
+        float | None, typer.Option(help="Share of the training images; without --num-samples no other bound.")
+    ] = None,
     captions_per_image: Annotated[
         str | None, typer.Option(help="Captions visited an epoch: a number or all.")
     ] = None,
     epochs: Annotated[int | None, typer.Option()] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pairs in a micro-batch.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    lr_decay: Annotated[
+        Literal["cosine", "linear", "step", "exponential", "constant"] | None,
+        typer.Option(help="What the rate does after warm-up."),
+    ] = None,
     temperature: Annotated[float | None, typer.Option()] = None,
+    loss_schedule: Annotated[
+        Literal["fixed", "variance", "entropy", "spread"] | None,
+        typer.Option(help="What weighs the two directions of the loss."),
+    ] = None,
     variance_weight: Annotated[float | None, typer.Option(help="Weight of the distribution term.")] = None,
     distribution_matching: Annotated[bool | None, typer.Option(help="Whether that term is used.")] = None,
     probe: Annotated[str | None, typer.Option(help="Labelled dataset to probe while training.")] = None,
@@ -65,9 +79,12 @@ def fit(
     given = locals()
     names = {
         "adapter": "adapter.type",
+        "text_adapter": "adapter.text_type",
         **{n: f"data.{n}" for n in ("dataset", "image_encoder", "text_encoder", "reference", "num_samples")},
-        **{n: f"data.{n}" for n in ("captions_per_image", "batch_size")},
+        **{n: f"data.{n}" for n in ("train_fraction", "captions_per_image", "batch_size")},
         **{n: f"optim.{n}" for n in ("epochs", "lr")},
+        "lr_decay": "optim.decay",
+        "loss_schedule": "loss.schedule",
         **{n: f"loss.{n}" for n in ("temperature", "variance_weight", "distribution_matching")},
         "probe": "evaluation.probe",
         "save_dir": "log.save_dir",

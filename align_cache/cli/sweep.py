@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from align_cache.cli.options import DEFAULT_CACHE, Assignments, CacheDir, Json, print_note
+from align_cache.cli.options import (
+    DEFAULT_CACHE,
+    Assignments,
+    CacheDir,
+    Executor,
+    Json,
+    RayAddress,
+    print_note,
+)
 
 
 def sweep(
@@ -27,6 +35,8 @@ def sweep(
         bool | None, typer.Option("--retry-failed", help="Train trials again that failed.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and train none.")] = False,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures and the page when done.")] = True,
     cache_dir: CacheDir = DEFAULT_CACHE,
     as_json: Json = False,
@@ -53,6 +63,8 @@ def sweep(
             cache_dir=cache_dir,
             on_progress=lambda standing: show(standing.ended, standing.n_trials),
             command=shlex.join(["align-cache", *sys.argv[1:]]),
+            executor=executor,
+            ray_address=ray_address,
         )
     ended = trials_of(folder)
     order = ranked(ended, settings.rank_by)

@@ -23,12 +23,16 @@ ENCODERS = {
     "dinov2": "image, 768: facebook/dinov2-base, CLS after the final norm",
     "distilbert": "text, 768: distilbert-base-uncased, CLS of the last layer",
     "bert": "text, 768: bert-base-uncased, CLS of the last layer",
+    "clip-vit-b32": "image, 512: openai/clip-vit-base-patch32, projected as CLIP compares it",
+    "clip-text-b32": "text, 512: the text tower of the same, projected",
     "small-cnn": "image, 384: random filters on 64 px, always untrained (the demo)",
     "small-vit": "image, 256: random transformer on 64 px, always untrained (the demo's reference)",
     "small-text": "text, 256: random embeddings of captions, always untrained (the demo)",
+    "tokens": "text, 64 token ids: no model, for text towers that are trained from scratch",
     "torchvision:<name>": "image: any classification model of torchvision, the input of its classifier",
     "timm:<name>": "image: any model of timm, its own pooling",
-    "hf:<owner>/<name>": "image or text: any single-tower transformers model, pooling by --pooling",
+    "hf:<owner>/<name>": "image or text: any transformers model with one tower, pooling by --pooling",
+    "hf:<owner>/<name>:<tower>": "image or text: one tower of any CLIP in transformers' format",
 }
 """Every name ``EncoderRequest.name`` can have, and what it is."""
 
@@ -40,8 +44,8 @@ def resolve(request: EncoderRequest, *, captions_digest: str | None = None) -> E
     ----------
     request : EncoderRequest
     captions_digest : str, optional
-        Digest of the captions that a vocabulary would be counted from; needed by an untrained text encoder
-        that is given no tokenizer.
+        Digest of the captions that a vocabulary would be counted from; needed by ``tokens`` and by an
+        untrained text encoder where they are given no tokenizer.
 
     Returns
     -------
@@ -56,12 +60,14 @@ def resolve(request: EncoderRequest, *, captions_digest: str | None = None) -> E
     OfflineError
         Within two seconds, where something must be fetched and there is no network.
     """
-    from align_cache.encoders import hf, small, torchvision_
+    from align_cache.encoders import hf, small, tokens, torchvision_
     from align_cache.encoders.named import NAMED
 
     family, _, model = request.name.partition(":")
     if request.name == "resnet18":
         return torchvision_.resolve(request, "resnet18")
+    if request.name == "tokens":
+        return tokens.resolve(request, captions_digest=captions_digest)
     if request.name in NAMED:
         return hf.resolve(request, None, captions_digest=captions_digest)
     if request.name in ENCODERS and request.name.startswith("small-"):
@@ -102,7 +108,7 @@ def load(
 
     Returns
     -------
-    ImageEncoder or TextEncoder, by ``spec.modality``.
+    ImageEncoder or TextEncoder, by ``spec.modality``; TokenIds where ``spec.gives`` tokens.
 
     Raises
     ------
@@ -110,6 +116,10 @@ def load(
         For weights that are damaged or fill only part of the model; names the tensors.
     """
     family = spec.name.partition(":")[0]
+    if family == "tokens":
+        from align_cache.encoders import tokens
+
+        return tokens.load(spec, captions=captions)
     if family in ("resnet18", "torchvision"):
         from align_cache.encoders import torchvision_
 

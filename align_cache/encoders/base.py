@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_che
 if TYPE_CHECKING:
     import torch
 
+    from align_cache.encoders.tokens import TokenIds
+
 Modality: TypeAlias = Literal["image", "text"]
 Json: TypeAlias = Any
 """A value that JSON can hold."""
@@ -30,11 +32,13 @@ class EncoderRequest:
     tokenizer: Path | None = None
     """A folder or file with ``tokenizer.json`` or ``vocab.txt``; text encoders only."""
     pooling: str | None = None
-    """None: the encoder's own. ``cls``, ``mean`` or ``gap`` otherwise."""
+    """None: the encoder's own. ``cls``, ``mean``, ``gap``, ``pooler`` or ``projection`` otherwise."""
     max_length: int = 64
     """Tokens a caption is cut to, the special ones included; text encoders only."""
     resize: Literal["model", "squash"] = "model"
     """``model``: the model's own preprocessing; ``squash``: straight to the crop size, aspect ignored."""
+    decode: Literal["model", "fast"] = "model"
+    """``model``: Pillow, as the models' authors do; ``fast``: :mod:`align_cache.encoders.fast_images`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Preprocess:
     crop: int
     interpolation: Literal["bilinear", "bicubic"]
     backend: str = "pillow"
+    """Whose decoding and resizing: ``pillow``, or ``fast_images.BACKEND``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class EncoderSpec:
     name: str
     modality: Modality
     untrained: bool
+    """Whether it has random weights; an encoder without weights has no random ones."""
     identity: Mapping[str, Json]
     """Everything about the encoder that decides the features: weights hash or ``random`` and seed,
     architecture, layer, pooling, preprocessing, normalisation constants, tokenizer hash, max_length."""
@@ -66,6 +72,8 @@ class EncoderSpec:
     """None for text encoders."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """The local files that ``load`` reads, by role (``weights``, ``config``, ``tokenizer``)."""
+    gives: Literal["features", "tokens"] = "features"
+    """What its rows are: features, or token ids, which no precision, batch or device decides."""
 
 
 @runtime_checkable
@@ -99,4 +107,4 @@ class TextEncoder(Protocol):
         ...
 
 
-Encoder: TypeAlias = ImageEncoder | TextEncoder
+Encoder: TypeAlias = "ImageEncoder | TextEncoder | TokenIds"

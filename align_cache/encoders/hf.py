@@ -1,4 +1,4 @@
-"""transformers models decided: ``distilbert``, ``bert``, ``dinov2`` and ``hf:<id>``; no torch is imported.
+"""transformers models decided: those with a name of their own and ``hf:<id>``; no torch is imported.
 
 A folder says itself what it is: ``config.json`` whether it reads images or text, ``preprocessor_config.json``
 how images are prepared, ``tokenizer.json`` or ``vocab.txt`` how text is split.
@@ -14,20 +14,23 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from align_cache.encoders.base import EncoderRequest, EncoderSpec, Json, Modality, Preprocess
+from align_cache.encoders.clip import TOWERS, one_tower, split_tower
 from align_cache.encoders.named import NAMED
+from align_cache.encoders.pooling import decide_pooling
 from align_cache.encoders.preprocessor import read_preprocessor
 from align_cache.encoders.spec import image_spec, text_spec
 from align_cache.encoders.tokenizer import find_tokenizer, tokenizer_identity
 from align_cache.encoders.weights import WeightsChoice, digest_files, parse_weights
 from align_cache.errors import EncoderError, UsageError
 
-POOLINGS = ("cls", "mean", "pooler")
 _CONFIG_FILES = (
     "config.json",
     "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
 )
 _WEIGHT_FILES = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 # Of config.json, what says nothing of the features.
@@ -40,14 +43,6 @@ _VOLATILE = (
     "id2label",
     "label2id",
 )
-
-# How the output becomes one vector, for the kinds of model where everybody does it so. For others, users say.
-_OWN_POOLING = {
-    "cls": "albert bert beit camembert deberta deberta-v2 deit dinov2 dinov2_with_registers distilbert "
-    "electra mpnet roberta vit vit_msn xlm-roberta",
-    "pooler": "clip_vision_model convnext convnextv2 efficientnet mobilenet_v1 mobilenet_v2 regnet resnet "
-    "siglip_vision_model swin swinv2",
-}
 
 
 class _Common(TypedDict):
@@ -69,10 +64,10 @@ class _Model:
 
 
 def resolve(request: EncoderRequest, repo_id: str | None, *, captions_digest: str | None) -> EncoderSpec:
-    """Decide a transformers encoder; ``repo_id`` (``owner/name[@revision]``) is None for the named models."""
+    """Decide a transformers encoder; ``repo_id`` (``owner/name[@revision][:tower]``) is None for named."""
     choice = parse_weights(request.weights)
     model = _named_model(request, choice) if repo_id is None else _any_model(request, choice, repo_id)
-    pooling = _pooling(request, model.config)
+    pooling = decide_pooling(request, model.config)
     weights, files = _weights(choice, model.folder)
     architecture = {"model_type": model.config["model_type"], "config": _config_digest(model.config)}
     common: _Common = {
@@ -107,7 +102,7 @@ def _named_model(request: EncoderRequest, choice: WeightsChoice) -> _Model:
     if choice.seed is not None:
         return _Model(None, named.config, named.preprocessor)
     folder = choice.path or _fetch(named.repo_id, weights=True)
-    config = _read_config(folder)
+    config = one_tower(_read_config(folder), _modality(request, named.config), owner=request.name)
     expected = named.config.items()
     differing = [
         f"{key} is {config[key]}, not {value}" for key, value in expected if config.get(key, value) != value
@@ -117,13 +112,22 @@ def _named_model(request: EncoderRequest, choice: WeightsChoice) -> _Model:
             f"{folder} is not {request.name}: {', '.join(differing)}",
             hint=f"name it hf:{named.repo_id.partition('/')[0]}/NAME to use another model's folder",
         )
-    return _Model(folder, config, named.preprocessor)
+    return _Model(folder, config, _read_preprocessor_config(folder) or named.preprocessor)
 
 
-def _any_model(request: EncoderRequest, choice: WeightsChoice, repo_id: str) -> _Model:
+def _any_model(request: EncoderRequest, choice: WeightsChoice, name: str) -> _Model:
+    repo_id, tower = split_tower(name)
     folder = choice.path or _fetch(repo_id, weights=choice.seed is None)
+    config = one_tower(_read_config(folder), tower, owner=request.name)
+    if tower is not None and config["model_type"] != TOWERS[tower]:
+        raise UsageError(f"{request.name} names a tower, and a {config['model_type']} model has no such",
+                         hint=f"name it hf:{repo_id}")  # fmt: skip
+    return _Model(folder, config, _read_preprocessor_config(folder))
+
+
+def _read_preprocessor_config(folder: Path) -> Mapping[str, Any] | None:
     file = folder / "preprocessor_config.json"
-    return _Model(folder, _read_config(folder), _read_json(file) if file.is_file() else None)
+    return _read_json(file) if file.is_file() else None
 
 
 def _fetch(repo_id: str, *, weights: bool) -> Path:
@@ -192,20 +196,6 @@ def _modality(request: EncoderRequest, config: Mapping[str, Any]) -> Modality:
     raise UsageError(f"{request.name} is a {kind} model, of neither images nor text by its config.json")
 
 
-def _pooling(request: EncoderRequest, config: Mapping[str, Any]) -> str:
-    kind = config["model_type"]
-    own = next((pooling for pooling, kinds in _OWN_POOLING.items() if kind in kinds.split()), None)
-    pooling = request.pooling or own
-    if pooling is None:
-        raise UsageError(
-            f"{request.name}: how the output of a {kind} model becomes one vector is not known",
-            hint=f"pass --pooling with one of {', '.join(POOLINGS)}",
-        )
-    if pooling not in POOLINGS:
-        raise UsageError(f"{request.name}: pooling {pooling!r} is none of {', '.join(POOLINGS)}")
-    return pooling
-
-
 def _config_digest(config: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in config.items() if key not in _VOLATILE}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
@@ -231,4 +221,11 @@ def _preprocessing(
             f"{model.folder} holds no preprocessor_config.json: how its images are prepared is not known",
             hint="copy it from the model's repository",
         )
-    return read_preprocessor(model.preprocessor, owner=request.name)
+    preprocess, mean, std = read_preprocessor(model.preprocessor, owner=request.name)
+    side = model.config.get("image_size")
+    if model.config["model_type"] == TOWERS["image"] and preprocess.crop != side:
+        raise EncoderError(
+            f"{request.name} reads images of {side} pixels, and by its preprocessor_config.json they have "
+            f"{preprocess.crop}"
+        )
+    return preprocess, mean, std

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from align_cache.encoders.base import Encoder, EncoderSpec
+from align_cache.encoders.clip import TOWERS, loaded_tower, match_end_token
 from align_cache.encoders.language import FrozenTextEncoder
 from align_cache.encoders.named import NAMED
 from align_cache.encoders.tokenizer import Tokenizer, load_tokenizer
@@ -34,6 +35,8 @@ def load(
         return FrozenImageEncoder(spec, image_model, device=device, dtype=dtype)
     tokenizer = load_tokenizer(spec.files.get("tokenizer"), captions, max_length=spec.request.max_length)
     _fit_vocabulary(spec, config, tokenizer)
+    if config.model_type == TOWERS["text"]:
+        match_end_token(spec, config, tokenizer)
     return FrozenTextEncoder(
         spec,
         _PooledText(_network(spec, config, dtype), pooling),
@@ -45,7 +48,7 @@ def load(
 
 
 class _PooledImages(torch.nn.Module):
-    """Pixels to features: CLS, mean of all tokens, or the model's own pooled output."""
+    """Pixels to features: CLS, mean of all tokens, the model's pooled output, that projected."""
 
     def __init__(self, network: torch.nn.Module, pooling: str) -> None:
         super().__init__()
@@ -53,6 +56,9 @@ class _PooledImages(torch.nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         output = self.network(pixel_values=pixels)
+        if self.pooling == "projection":
+            projected: torch.Tensor = output.image_embeds
+            return projected
         if self.pooling == "pooler":
             return _pooler_output(output).flatten(1)
         hidden: torch.Tensor = output.last_hidden_state
@@ -62,7 +68,7 @@ class _PooledImages(torch.nn.Module):
 
 
 class _PooledText(torch.nn.Module):
-    """Token ids and mask to features: CLS, mean of the real tokens, or the model's own pooled output."""
+    """Ids and mask to features: CLS, mean of the real tokens, the model's pooled output, that projected."""
 
     def __init__(self, network: torch.nn.Module, pooling: str) -> None:
         super().__init__()
@@ -70,6 +76,9 @@ class _PooledText(torch.nn.Module):
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         output = self.network(input_ids=ids, attention_mask=mask)
+        if self.pooling == "projection":
+            projected: torch.Tensor = output.text_embeds
+            return projected
         if self.pooling == "pooler":
             return _pooler_output(output)
         hidden: torch.Tensor = output.last_hidden_state
@@ -90,9 +99,10 @@ def _config(spec: EncoderSpec) -> Any:
     from transformers import AutoConfig
 
     if "config" in spec.files:
-        return AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             spec.files["config"].parent, local_files_only=True, trust_remote_code=False
         )
+        return loaded_tower(config, spec.modality)
     return AutoConfig.for_model(**NAMED[spec.name].config)
 
 
@@ -108,24 +118,36 @@ def _fit_vocabulary(spec: EncoderSpec, config: Any, tokenizer: Tokenizer) -> Non
 
 
 def _network(spec: EncoderSpec, config: Any, dtype: torch.dtype) -> torch.nn.Module:
-    from transformers import AutoModel
-
-    seed = parse_weights(spec.request.weights).seed
+    seed, pooling = parse_weights(spec.request.weights).seed, spec.identity["pooling"]
     if seed is None:
-        return _from_files(spec.files["weights"].parent, config, dtype, pooling=spec.identity["pooling"])
+        return _from_files(spec.files["weights"].parent, config, dtype, pooling=pooling)
+    model_class = _model_class(config, pooling)
+    # transformers' own way from a config to a model has another name where the class is not looked up.
+    make = model_class._from_config if pooling == "projection" else model_class.from_config
     with seeded(seed):
         # Drawn in float32 whatever the model then computes in: one seed is one model.
-        network: torch.nn.Module = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]  # their code
+        network: torch.nn.Module = make(config, dtype=torch.float32)
     return network
+
+
+def _model_class(config: Any, pooling: str) -> Any:
+    """Return the class of the bare model or, for a tower of CLIP that is projected, the one that does so."""
+    import transformers
+
+    if pooling != "projection":
+        return transformers.AutoModel
+    with_projection = {
+        TOWERS["image"]: transformers.CLIPVisionModelWithProjection,
+        TOWERS["text"]: transformers.CLIPTextModelWithProjection,
+    }
+    return with_projection[config.model_type]
 
 
 def _from_files(folder: Path, config: Any, dtype: torch.dtype, *, pooling: str) -> torch.nn.Module:
     """Load a folder; refuse it if a needed tensor is missing or one of the trunk is left over."""
-    from transformers import AutoModel
-
     with _quiet():
         try:
-            network, report = AutoModel.from_pretrained(
+            network, report = _model_class(config, pooling).from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
@@ -136,7 +158,9 @@ def _from_files(folder: Path, config: Any, dtype: torch.dtype, *, pooling: str) 
             )
         except Exception as error:  # the readers of each file format have errors of their own
             raise EncoderError(f"{folder} cannot be loaded: {reason_of(error)}") from error
-    parts = {name for name, _ in network.named_children()} | {network.base_model_prefix}
+    # In a file with both towers of CLIP, each has its kind for a prefix, whatever the class that reads it.
+    prefixes = {network.base_model_prefix, config.model_type.removeprefix("clip_")}
+    parts = {name for name, _ in network.named_children()} | prefixes
     missing = [key for key in report["missing_keys"] if pooling == "pooler" or not key.startswith("pooler.")]
     # Many published files hold a task's head too; a tensor left over in a part that the model has is no head.
     unexpected = [

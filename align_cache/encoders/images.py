@@ -21,6 +21,9 @@ MAX_PIXELS = 80_000_000
 MAX_ASPECT = 100
 """Longer side over shorter side; 1 x 3000 would be resized to 256 x 768000."""
 
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+"""Read whatever a file is called. Pillow knows more, and starts another program for one (EPS)."""
+
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -30,7 +33,7 @@ def decode(data: bytes | NDArray[np.uint8], *, sample_id: str) -> Image.Image:
     Parameters
     ----------
     data : bytes or uint8 array, shape (height, width, 3)
-        A file in any format Pillow reads (the first frame is taken of an animation), or decoded RGB.
+        A file in one of ``FORMATS`` (the first frame is taken of an animation), or decoded RGB.
     sample_id : str
         Named in the error.
 
@@ -48,14 +51,15 @@ def decode(data: bytes | NDArray[np.uint8], *, sample_id: str) -> Image.Image:
     if not data:
         raise SampleError(f"{sample_id}: the image file is empty")
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            _check_size(image.size, sample_id)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            check_size(image.size, sample_id)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), sample_id)
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image, sample_id)
     except SampleError:
         raise
     except UnidentifiedImageError:
-        raise SampleError(f"{sample_id}: {len(data)} bytes that are no image Pillow knows") from None
+        raise SampleError(f"{sample_id}: {len(data)} bytes that are no {', '.join(FORMATS)} image") from None
     except Exception as error:  # Pillow's plugins raise many kinds on damaged files
         raise SampleError(f"{sample_id}: the image cannot be decoded ({error})") from error
 
@@ -75,13 +79,22 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
 
     Returns
     -------
-    uint8 array, shape (3, crop, crop), C-contiguous.
+    uint8 array, shape (3, crop, crop): a view of (crop, crop, 3), as models take it.
     """
     crop = preprocess.crop
     square = image.resize(
         (crop, crop), _RESAMPLING[preprocess.interpolation], box=_crop_box(image.size, preprocess)
     )
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+    return np.array(square).transpose(2, 0, 1)
+
+
+def resized_size(size: tuple[int, int], resize: int) -> tuple[int, int]:
+    """Return width and height once the shorter side has ``resize`` pixels.
+
+    The longer side is cut to a whole number, as torchvision and transformers do.
+    """
+    shorter = min(size)
+    return resize * size[0] // shorter, resize * size[1] // shorter
 
 
 def _crop_box(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float, float, float]:
@@ -89,9 +102,7 @@ def _crop_box(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, flo
     width, height = size
     if preprocess.resize is None:
         return (0.0, 0.0, float(width), float(height))
-    shorter = min(size)
-    # The longer side is cut to a whole number, as torchvision and transformers do.
-    resized_width, resized_height = (preprocess.resize * side // shorter for side in size)
+    resized_width, resized_height = resized_size(size, preprocess.resize)
     scale_x, scale_y = width / resized_width, height / resized_height
     left, top = (resized_width - preprocess.crop) // 2, (resized_height - preprocess.crop) // 2
     return (
@@ -107,11 +118,12 @@ def _from_array(data: NDArray[np.uint8], sample_id: str) -> Image.Image:
         raise SampleError(
             f"{sample_id}: expected uint8 RGB (height, width, 3), found {data.dtype} {data.shape}"
         )
-    _check_size((data.shape[1], data.shape[0]), sample_id)
+    check_size((data.shape[1], data.shape[0]), sample_id)
     return Image.fromarray(data)
 
 
-def _check_size(size: tuple[int, int], sample_id: str) -> None:
+def check_size(size: tuple[int, int], sample_id: str) -> None:
+    """Refuse, by the header alone, what is over ``MAX_PIXELS`` or ``MAX_ASPECT``."""
     width, height = size
     if width * height > MAX_PIXELS:
         raise SampleError(f"{sample_id}: {width} x {height} pixels, the limit is {MAX_PIXELS:,}")
@@ -131,7 +143,7 @@ def _to_rgb(image: Image.Image, sample_id: str) -> Image.Image:
         transparent = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, transparent).convert("RGB")
-    return image.convert("RGB")
+    return image if mode == "RGB" else image.convert("RGB")
 
 
 def _grey_to_rgb(grey: NDArray[np.floating], accepted: str, sample_id: str) -> Image.Image:

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from align_cache.encoders.base import EncoderRequest, EncoderSpec, Json, Preprocess
+from align_cache.encoders.fast_images import BACKEND as FAST_BACKEND
 
 
 def image_spec(
@@ -24,6 +25,8 @@ def image_spec(
     """Return the spec of an image encoder; the request's ``squash`` replaces the model's own resizing."""
     if request.resize == "squash":
         preprocess = replace(preprocess, resize=None)
+    if request.decode == "fast":
+        preprocess = replace(preprocess, backend=FAST_BACKEND)
     identity = {
         "architecture": architecture,
         "weights": weights,

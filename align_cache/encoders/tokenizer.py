@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align_cache.encoders.base import EncoderRequest, Json
+from align_cache.encoders.clip_tokenizer import merges_file, read_byte_pairs
 from align_cache.errors import EncoderError, SampleError, UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """The ids 0 to 4 of a counted vocabulary; of a ``vocab.txt`` all but [MASK] have to be in it."""
+PAD_TOKENS = ("[PAD]", "<pad>")
+"""What tokenizers call their padding."""
 VOCABULARY_SIZE = 8192
 """Most tokens a counted vocabulary has; its letters come on top where there are more of them."""
+_BYTE_PAIRS = "vocab.json"
+_FILES = ("tokenizer.json", "vocab.txt", _BYTE_PAIRS)
 _RULE = "frequent-words-1"
 """Names the rule of :func:`count_vocabulary` in the identity; a change of the rule changes it."""
 
@@ -44,6 +49,10 @@ class Tokenizer:
         self._backend = backend
         self.size: int = max(backend.get_vocab().values()) + 1
         """Ids are below it."""
+        self.first: str | None = backend.id_to_token(0)
+        """The token with the id 0."""
+        self.n_special: int = backend.num_special_tokens_to_add(is_pair=False)
+        """Special tokens that every text is given."""
 
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Return the ids of each text and how many were cut; SampleError for what is no text."""
@@ -59,19 +68,20 @@ class Tokenizer:
 
 
 def find_tokenizer(path: Path) -> Path:
-    """Return ``tokenizer.json`` or ``vocab.txt`` of a folder, or the file itself if it is named.
+    """Return ``tokenizer.json``, ``vocab.txt`` or ``vocab.json`` of a folder, or the file itself if named.
 
     Raises
     ------
     UsageError
-        If there is neither.
+        If there is none of them.
     """
-    candidates = (path / "tokenizer.json", path / "vocab.txt") if path.is_dir() else (path,)
+    candidates = [path / name for name in _FILES] if path.is_dir() else [path]
     for candidate in candidates:
         if candidate.is_file() and candidate.suffix in (".json", ".txt"):
             return candidate
     raise UsageError(
-        f"{path} holds no tokenizer", hint="give a tokenizer.json, a vocab.txt or the folder of one"
+        f"{path} holds no tokenizer",
+        hint="give a tokenizer.json, a vocab.txt, CLIP's vocab.json and merges.txt, or the folder of one",
     )
 
 
@@ -85,6 +95,8 @@ def tokenizer_identity(file: Path | None, captions_digest: str | None, request: 
     """
     if file is not None:
         identity = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        if file.name == _BYTE_PAIRS:
+            return identity | {"merges": hashlib.sha256(merges_file(file).read_bytes()).hexdigest()}
         return identity | {"lower_case": _lower_case(file)} if file.suffix == ".txt" else identity
     if captions_digest is None:
         raise UsageError(
@@ -109,6 +121,8 @@ def load_tokenizer(
         return Tokenizer(
             _wordpiece(_read_vocabulary(file), lower_case=_lower_case(file)), max_length=max_length
         )
+    if file.name == _BYTE_PAIRS:
+        return Tokenizer(read_byte_pairs(file), max_length=max_length)
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:

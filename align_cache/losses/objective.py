@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from align_cache.adapters import fuse
-from align_cache.losses.contrastive import CONTRASTIVE
+from align_cache.losses.contrastive import CONTRASTIVE, Directions
 from align_cache.losses.distribution import DISTRIBUTION
 from align_cache.losses.structure import structure_preservation
 
@@ -57,6 +57,7 @@ class Objective:
         temperature: Tensor | float,
         bias: Tensor | float | None = None,
         features: tuple[Tensor, Tensor] | None = None,
+        weights: Directions | None = None,
     ) -> LossParts:
         """Judge batches of embeddings.
 
@@ -71,8 +72,11 @@ class Objective:
             Of ``siglip``, where it is learned.
         features : pair of float tensors, shape (…, n, image_dim) and (…, n, text_dim), optional
             What the embeddings were made of; needed by the structure term alone.
+        weights : Directions of tensors that broadcast against (…), optional
+            Of the two directions, where both are asked for; None: 1 and 1.
         """
-        pull = self._contrast(image, text, temperature, self.bias if bias is None else bias)
+        ways = self._contrast(image, text, temperature, self.bias if bias is None else bias)
+        pull = self._combined(ways, weights)
         total, match = pull, torch.zeros_like(pull)
         if self.variance_weight is not None and reference is not None:
             match = DISTRIBUTION[self.distribution](fuse(image, text), reference)
@@ -85,19 +89,24 @@ class Objective:
 
     def _contrast(
         self, image: Tensor, text: Tensor, temperature: Tensor | float, bias: Tensor | float
-    ) -> Tensor:
+    ) -> Directions:
         own: dict[str, Any] = {"siglip": {"bias": bias}, "hard_negative": {"hardness": self.hardness}}
-        ways = CONTRASTIVE[self.contrastive](
+        return CONTRASTIVE[self.contrastive](
             image,
             text,
             temperature=temperature,
             label_smoothing=self.label_smoothing,
             **own.get(self.contrastive, {}),
         )
-        if self.direction == "both":
+
+    def _combined(self, ways: Directions, weights: Directions | None) -> Tensor:
+        if self.direction != "both":
+            chosen: Tensor = getattr(ways, self.direction)
+            return chosen
+        if weights is None:
             return (ways.image_to_text + ways.text_to_image) / 2
-        chosen: Tensor = getattr(ways, self.direction)
-        return chosen
+        weighed = weights.image_to_text * ways.image_to_text + weights.text_to_image * ways.text_to_image
+        return weighed / 2
 
     def _structure(self, features: Tensor, embeddings: Tensor) -> Tensor:
         return structure_preservation(

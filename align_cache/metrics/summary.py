@@ -15,6 +15,7 @@ from align_cache.metrics.distribution import effective_rank, modality_gap, unifo
 from align_cache.metrics.hypothesis import Hypotheses, hypotheses
 from align_cache.metrics.paired_views import ErrorTerms, PairedViews, intervals_of
 from align_cache.metrics.retrieval import retrieval
+from align_cache.metrics.similarity import pair_similarity
 
 PAIRS = {
     "image_text": ("image", "text"),
@@ -39,8 +40,8 @@ class Summary:
     """The numbers of one set of views, and the error terms that margins are judged by."""
 
     record: dict[str, Any]
-    """``n``, ``k``, ``alignment``, ``chance``, ``retrieval``, ``distribution``, and where they were asked for
-    ``intervals`` and ``null``; as JSON can hold it."""
+    """``n``, ``k``, ``alignment``, ``chance``, ``retrieval``, ``similarity``, ``distribution``, and where
+    they were asked for ``intervals`` and ``null``; as JSON can hold it."""
     terms: Mapping[str, ErrorTerms]
     """Error terms by metric and pair of views; empty unless intervals were asked for."""
     text_ranks: NDArray[np.int64] | None
@@ -50,7 +51,7 @@ class Summary:
 def summarise(
     views: Mapping[str, Tensor],
     *,
-    captions: Tensor,
+    captions: Tensor | None,
     caption_image: NDArray[np.int64],
     k: int,
     metrics: Sequence[str] = ("mutual_knn", "cka"),
@@ -60,15 +61,15 @@ def summarise(
     seed: int = 0,
     on_progress: Callable[[int, int], object] | None = None,
 ) -> Summary:
-    """Measure alignment, retrieval and spread.
+    """Measure alignment, retrieval, cosine similarity and spread.
 
     Parameters
     ----------
     views : mapping of name to float tensor, shape (n, dim)
         Unit-norm rows of the same n pairs: ``image``, ``text`` (one caption an image), ``aligned`` and, if
-        there is one, ``reference``. Widths may differ.
-    captions : float tensor, shape (m, dim)
-        Every caption, unit-norm.
+        there is one, ``reference``. Widths may differ. Not in one space, there may be no text nor aligned.
+    captions : float tensor, shape (m, dim), or None
+        Every caption, unit-norm; needed in one space.
     caption_image : int array, shape (m,)
         Row of the image that each caption describes.
     k : int
@@ -77,7 +78,7 @@ def summarise(
         Names of ``ALIGNMENT_METRICS``, at least one.
     same_space : bool
         Whether image and text are points of one space, as embeddings are. Features of two encoders are
-        not, even of equal width: then retrieval, modality gap and variance difference are None.
+        not, even of equal width: then retrieval, similarity, modality gap and variance difference are None.
     intervals : bool
         Also measure the sampling error under every metric for which there are items enough, so that values
         and margins have intervals.
@@ -103,7 +104,11 @@ def summarise(
         tell(next(done), steps)
 
     terms = compared.error_terms(on_step=on_step) if intervals else {}
-    found = retrieval(views["image"], captions, caption_image) if same_space else None
+    found = cosines = None
+    if same_space:
+        assert captions is not None  # embeddings have them
+        found = retrieval(views["image"], captions, caption_image)
+        cosines = pair_similarity(views["image"], views["text"])
     record: dict[str, Any] = {
         "n": n,
         "k": k,
@@ -112,6 +117,7 @@ def summarise(
             metric: chance(n, k) for metric in metrics if (chance := ALIGNMENT_METRICS[metric].chance)
         },
         "retrieval": found and found.to_record(),
+        "similarity": cosines and cosines.to_record(),
         "distribution": _distribution(views, same_space=same_space),
     }
     if intervals:
@@ -129,18 +135,18 @@ def margins(embeddings: Summary, baseline: Summary) -> dict[str, Hypotheses] | N
     embeddings : Summary
         Holds the aligned embedding.
     baseline : Summary
-        Holds image and text: the same embeddings, or the raw features of the same items.
+        Holds image and text: the same embeddings, or the raw features of the same items, if text has any.
 
     Returns
     -------
-    dict of metric to Hypotheses; None without a reference. Margins have paired intervals under the metrics
-    whose error is known in both.
+    dict of metric to Hypotheses; None without a reference or without the baseline's text. Margins have paired
+    intervals under the metrics whose error is known in both.
     """
     judged = {}
     for metric, values in embeddings.record["alignment"].items():
-        if "aligned_reference" not in values:
-            return None
         below = baseline.record["alignment"][metric]
+        if "aligned_reference" not in values or "text_reference" not in below:
+            return None
         terms = None
         if metric in embeddings.terms and metric in baseline.terms:
             of_baseline = baseline.terms[metric]

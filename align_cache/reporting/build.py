@@ -71,9 +71,9 @@ def draw_figures(
 def _draw(
     run: RunRecords, space: Space | None, perplexities: Sequence[int] | None, on_progress: OnProgress | None
 ) -> list[Path]:
-    from align_cache.reporting import style, tsne
+    from align_cache.reporting import style, tsne_snapshots
 
-    chosen = tsne.chosen_perplexities(run, space, perplexities)
+    chosen = tsne_snapshots.chosen_perplexities(run, space, perplexities)
     plans = [*_plans(run, space), *_tsne_plans(run, chosen)]
     paths = []
     for done, (name, draw) in enumerate(plans, start=1):
@@ -87,9 +87,11 @@ def _draw(
 
 def _plans(run: RunRecords, space: Space | None) -> Iterator[tuple[str, Callable[[], Figure | None]]]:
     """Yield each figure's name and the call that draws it, or gives None where there is nothing to draw."""
-    from align_cache.reporting import clouds, curves, heatmap, margins, probes
+    from align_cache.reporting import clouds, curves, heatmap, margins, probes, stress_figure
 
     yield "loss", lambda: curves.loss_curves(run)
+    if curves.weighs_directions(run):
+        yield "weights", lambda: curves.weight_curves(run)
     yield "retrieval", lambda: curves.retrieval_curves(run)
     yield "alignment", lambda: curves.alignment_curves(run)
     yield "alignment-heatmap", lambda: heatmap.alignment_heatmap(run)
@@ -97,6 +99,8 @@ def _plans(run: RunRecords, space: Space | None) -> Iterator[tuple[str, Callable
     yield "hypotheses-final", lambda: margins.margin_intervals(run)
     yield "distribution", lambda: curves.distribution_curves(run)
     yield "probe", lambda: probes.probe_bars(run)
+    if run.stress is not None:
+        yield "stress", partial(stress_figure.stress_figure, run.stress)
     if space is None:
         return
     yield "pca-2d", lambda: clouds.pca_2d(space)
@@ -106,7 +110,8 @@ def _plans(run: RunRecords, space: Space | None) -> Iterator[tuple[str, Callable
 
 
 def _tsne_plans(run: RunRecords, perplexities: Sequence[int]) -> Iterator[tuple[str, Callable[[], Figure]]]:
-    from align_cache.reporting import tsne
+    from align_cache.reporting import tsne_snapshots
 
     for perplexity in perplexities:
-        yield f"tsne_perplexity_{perplexity}", partial(tsne.tsne_figure, run, perplexity)
+        draw = partial(tsne_snapshots.first_and_last_figure, run, perplexity)
+        yield f"{tsne_snapshots.TSNE_FILE_HEAD}{perplexity}", draw

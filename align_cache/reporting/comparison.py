@@ -45,7 +45,7 @@ def comparison_sections(comparison: Comparison) -> dict[str, list[Table]]:
         "Retrieval": [_retrieval_table(comparison)],
         "Alignment": [*_alignment_tables(comparison)],
         "Hypotheses": [*_margin_tables(comparison)],
-        "Loss and spread": [_spread_table(comparison)],
+        "Loss and spread": [_spread_table(comparison), *_similarity_tables(comparison)],
         "Classes": [*_probe_tables(comparison), *_zero_shot_tables(comparison)],
         "Difference": [] if comparison.paired is None else [_paired_table(comparison.paired)],
         "Left out": [_left_out_table(comparison)] if comparison.left_out else [],
@@ -108,6 +108,15 @@ def _null_note(comparison: Comparison, metric: str) -> str:
 def _spread_table(comparison: Comparison) -> Table:
     rows = tuple((label, *_cells(group, list(TRAINING))) for label, group in _labelled(comparison))
     return Table("Loss and spread", ("group", *TRAINING.values()), rows, where(comparison))
+
+
+def _similarity_tables(comparison: Comparison) -> Iterator[Table]:
+    """Yield one table of cosines; none of runs that were evaluated before they were measured."""
+    names = [name for name in comparison.names if name.startswith("similarity.")]
+    if names:
+        rows = tuple((label, *_cells(group, names)) for label, group in _labelled(comparison))
+        columns = ("group", *(words(name)[1] for name in names))
+        yield Table("Cosine similarity", columns, rows, where(comparison))
 
 
 def _margin_tables(comparison: Comparison) -> Iterator[Table]:

@@ -60,7 +60,7 @@ def _lines(names: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 def _family(name: str) -> str:
     family = name.split(".")[0]
-    return "distribution" if family == "val_loss" else family
+    return "distribution" if family in ("val_loss", "similarity") else family
 
 
 def _panel(axes: Axes, comparison: Comparison, name: str, *, labelled: bool) -> None:

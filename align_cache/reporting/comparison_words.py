@@ -28,6 +28,8 @@ def words(name: str) -> tuple[str, str]:
             return f"calibrated {METRICS.get(metric, metric)}", PAIRS[pair]
         case ["hypotheses", baseline, metric, key]:
             return f"{key.upper()} margin, {METRICS.get(metric, metric)}", f"against {baseline}"
+        case ["similarity", kind]:
+            return "cosine similarity", f"{kind} pairs"
         case ["probe", *dataset, row, head]:
             return f"{'.'.join(dataset)} probe, %", f"{row.replace('_', ' ')}, {head}"
         case ["zero_shot", *dataset, top]:

@@ -41,6 +41,27 @@ def loss_curves(run: RunRecords) -> Figure | None:
     return figure
 
 
+def weighs_directions(run: RunRecords) -> bool:
+    """Say whether a schedule weighed the two directions of the loss."""
+    return any(dig(epoch, "train", "weight_image_to_text") for epoch in run.epochs)
+
+
+def weight_curves(run: RunRecords) -> Figure | None:
+    """Draw how a schedule weighed the two directions of the loss, step by step and in the mean of epochs."""
+    if len(run.epochs) < 2 or not weighs_directions(run):
+        return None
+    figure = style.new_figure(6.0, 3.2)
+    (axis,) = style.panels(figure, 1, 1)
+    style.title(axis, "Weights of the two directions", "of the loss while training; together always 2")
+    ends = []
+    for way, label in DIRECTIONS.items():
+        _steps(axis, run, f"weight_{way}")
+        ends.append(_curve(axis, run, ("train", f"weight_{way}"), label, style.DIRECTION_COLOURS[way]))
+    ends.append(_level(axis, run, 1.0, "alike"))
+    _finish(axis, run, ends, room=0.3)
+    return figure
+
+
 def alignment_curves(run: RunRecords) -> Figure | None:
     """Draw the four pairs under each metric against the level that chance gives."""
     metrics = list(dict.fromkeys(metric for epoch in run.measured for metric in epoch["alignment"]))
@@ -54,7 +75,7 @@ def alignment_curves(run: RunRecords) -> Figure | None:
             for pair, label in PAIRS.items()
         ]
         axis.set_ylim(*_from_zero(axis))
-        ends.append(_chance(axis, run, dig(run.measured[-1], "chance", metric)))
+        ends.append(_level(axis, run, dig(run.measured[-1], "chance", metric), "chance"))
         _finish(axis, run, ends, room=0.38)
     return figure
 
@@ -75,25 +96,22 @@ def retrieval_curves(run: RunRecords) -> Figure | None:
         axis.set_ylim(*_from_zero(axis))
         axis.yaxis.set_major_formatter(_percent_ticks())
         level = max((chance_recall(last[way], k) for way in DIRECTIONS if last.get(way)), default=None)
-        ends.append(_chance(axis, run, level))
+        ends.append(_level(axis, run, level, "chance"))
         _finish(axis, run, ends, room=0.44)
     return figure
 
 
 def distribution_curves(run: RunRecords) -> Figure | None:
-    """Draw how the embeddings are spread, and how far that is from the reference."""
-    if len(run.measured) < 2 or not any(dig(epoch, "distribution") for epoch in run.epochs):
+    """Draw how the embeddings are spread, how far that is from the reference, and how alike pairs are."""
+    if sum("distribution" in epoch or "similarity" in epoch for epoch in run.epochs) < 2:
         return None
     figure = style.new_figure(10.5, 6.0)
-    axes = figure.subplot_mosaic("AAABBB;CCDDEE").values()
-    for axis, (key, heading, subtitle) in zip(axes, _DISTRIBUTION, strict=True):
-        style.calm(axis)
+    for axis, (keys, heading, subtitle) in zip(style.panels(figure, 2, 3), _DISTRIBUTION, strict=True):
         style.title(axis, heading, subtitle)
         ends = [
-            _curve(axis, run, ("distribution", key, modality), modality, colour)
-            for modality, colour in style.MODALITY_COLOURS.items()
+            _curve(axis, run, (*keys, name), name, colour) for name, colour in _DISTRIBUTION_COLOURS.items()
         ]
-        ends.append(_curve(axis, run, ("distribution", key), "", style.INK))
+        ends.append(_curve(axis, run, keys, "", style.INK))
         if not any(ends):
             style.say_missing(axis, heading.lower())
             continue
@@ -102,12 +120,17 @@ def distribution_curves(run: RunRecords) -> Figure | None:
 
 
 _DISTRIBUTION = (
-    ("variance_difference", "Variance difference", "aligned to reference, 0 = the same"),
-    ("effective_rank", "Effective rank", "dimensions in use"),
-    ("uniformity", "Uniformity", "lower = spread more evenly"),
-    ("modality_gap", "Modality gap", "distance of the two centres"),
-    ("mean_norm", "Mean norm", "before normalising"),
+    (("similarity",), "Cosine similarity", "of an image and a caption, mean"),
+    (("distribution", "modality_gap"), "Modality gap", "distance of the two centres"),
+    (("distribution", "variance_difference"), "Variance difference", "aligned to reference, 0 = the same"),
+    (("distribution", "effective_rank"), "Effective rank", "dimensions in use"),
+    (("distribution", "uniformity"), "Uniformity", "lower = spread more evenly"),
+    (("distribution", "mean_norm"), "Mean norm", "before normalising"),
 )
+_DISTRIBUTION_COLOURS = style.MODALITY_COLOURS | {
+    "matched": style.PAIR_COLOURS["image_text"],
+    "unmatched": style.MUTED,
+}
 
 _End = tuple[float, float, str, str]
 
@@ -147,15 +170,15 @@ def _mark_best(axes: Axes, run: RunRecords) -> None:
         )  # fmt: skip
 
 
-def _chance(axes: Axes, run: RunRecords, level: float | None) -> _End | None:
-    """Draw the level that chance gives; return its end for the label."""
+def _level(axes: Axes, run: RunRecords, level: float | None, label: str) -> _End | None:
+    """Draw a level to compare with, such as what chance gives; return its end for the label."""
     if level is None:
         return None
     first, last = run.epochs[0]["epoch"], run.epochs[-1]["epoch"]
     axes.plot(
         (first, last), (level, level), color=style.MUTED, linewidth=1.2, linestyle=(0, (1, 2)), zorder=2
     )
-    return last, level, "chance", style.MUTED
+    return last, level, label, style.MUTED
 
 
 def _steps(axes: Axes, run: RunRecords, key: str) -> None:

@@ -16,6 +16,7 @@ from align_cache.reporting.headline import story, tiles, warnings
 from align_cache.reporting.records import RunRecords, dig
 from align_cache.reporting.run_table import run_table
 from align_cache.reporting.space import Space
+from align_cache.reporting.stress_tables import stress_tables
 from align_cache.reporting.tables import (
     Table,
     alignment_table,
@@ -23,6 +24,8 @@ from align_cache.reporting.tables import (
     probe_table,
     retrieval_table,
 )
+from align_cache.reporting.training_table import training_table
+from align_cache.reporting.tsne_snapshots import TSNE_FILE_HEAD
 from align_cache.reporting.wording import NOT_MEASURED, text
 from align_cache.reporting.zero_shot import zero_shot_tables
 
@@ -83,21 +86,23 @@ def _sections(run: RunRecords, space: Space | None, pictures: Mapping[str, Path]
     yield "gallery", "What is found", gallery(run)
     yield "alignment", "Alignment", _alignment_parts(judged, pictures)
     yield "hypotheses", "Hypotheses", _hypothesis_parts(judged, pictures)
-    yield (
-        "training",
-        "Training",
-        [
-            html.paragraph(prose.TRAINING),
-            html.figure(
-                pictures.get("loss"), "Loss, its parts, and the learning rate; pale line: logged steps"
-            ),
-        ],
-    )
+    yield "training", "Training", _training_parts(run, pictures)
     yield "space", "Embedding space", _space_parts(space, pictures, judged)
     yield "probe", "Probe", _probe_parts(run, pictures)
     yield "zero-shot", "Zero-shot", _zero_shot_parts(judged)
+    yield "stress", "Under noise", _stress_parts(run, pictures)
     yield "configuration", "Configuration", [html.code(run.config or "not recorded")]
     yield "provenance", "Provenance", _provenance(run)
+
+
+def _training_parts(run: RunRecords, pictures: Mapping[str, Path]) -> list[str]:
+    weights = pictures.get("weights")  # drawn where a schedule weighs the directions
+    return [
+        html.paragraph(prose.TRAINING),
+        html.table(training_table(run)),
+        html.figure(pictures.get("loss"), "Loss, its parts, and the learning rate; pale line: logged steps"),
+        html.figure(weights, "Weights of the two directions; pale lines: logged steps") if weights else "",
+    ]
 
 
 def _alignment_parts(judged: Mapping[str, Any], pictures: Mapping[str, Path]) -> list[str]:
@@ -140,8 +145,8 @@ def _space_parts(
 def _tsne_parts(pictures: Mapping[str, Path]) -> Iterator[str]:
     """Yield the t-SNEs that were drawn this time, in the order asked for."""
     for name, path in pictures.items():
-        if name.startswith("tsne_perplexity_"):
-            perplexity = name.removeprefix("tsne_perplexity_")
+        if name.startswith(TSNE_FILE_HEAD):
+            perplexity = name.removeprefix(TSNE_FILE_HEAD)
             yield html.figure(path, f"t-SNE of images and captions, perplexity {perplexity}")
 
 
@@ -161,6 +166,18 @@ def _zero_shot_parts(judged: Mapping[str, object]) -> list[str]:
     if not tables:
         return [html.paragraph("Not measured: align-cache eval --zero-shot NAME classifies.", kind="missing")]
     return [html.paragraph(prose.ZERO_SHOT), *map(html.table, tables)]
+
+
+def _stress_parts(run: RunRecords, pictures: Mapping[str, Path]) -> list[str]:
+    if run.stress is None:
+        return [html.paragraph("Not measured: align-cache stress RUN measures it.", kind="missing")]
+    notes = (html.paragraph(note, kind="note") for note in run.stress["notes"])
+    return [
+        html.paragraph(prose.STRESS),
+        html.figure(pictures.get("stress"), "Recall at 1 and at 10 under noise, with 95% intervals"),
+        *map(html.table, stress_tables(run.stress)),
+        *notes,
+    ]
 
 
 def _provenance(run: RunRecords) -> list[str]:

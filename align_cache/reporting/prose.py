@@ -24,6 +24,10 @@ SPACE = (
     " every motion is real. The reference has a space of its own: its three leading components are shown,"
     " turned as a rigid body onto the aligned points of the last epoch."
 )
+STRESS = (
+    "The same pairs, judged again with noise on the images, the captions or their features. Noise on images"
+    " and captions was put on before the frozen encoders read them. docs/noise.md says what each level is."
+)
 PROBE = (
     "A classifier trained on frozen rows. Where embeddings score much below the features that they were made"
     " from, the adapter has thrown something away."

@@ -32,6 +32,8 @@ class RunRecords:
     """The latest evaluation, None where ``align-cache eval`` has not run."""
     snapshots: dict[int, Path]
     """Snapshot file of each recorded epoch, in order."""
+    stress: Record | None
+    """What ``align-cache stress`` measured; None where it has not run."""
     pictures: Mapping[str, str | None] | None
     """Small pictures of the gallery as data URLs by id; None where none were collected."""
     pictures_note: str | None
@@ -105,6 +107,7 @@ def read_run(folder: Path) -> RunRecords:
         probe=(evaluation or {}).get("probe") or (probes[-1] if probes else None),
         evaluation=evaluation,
         snapshots={_epoch_of(path): path for path in sorted(run.snapshots.glob("epoch-*.npz"))},
+        stress=run.stress(),
         pictures=dig(pictures, "images"),
         pictures_note=dig(pictures, "note"),
     )

@@ -74,14 +74,14 @@ def calm(axes: Axes) -> None:
 
 def title(axes: Axes, heading: str, subtitle: str = "") -> None:
     """Write a left-aligned title, and under it in grey what is measured; a ``$`` in a name is a ``$``."""
-    pad = 20 if subtitle else 8
+    pad = 8 + 12 * len(subtitle.splitlines())
     axes.set_title(
         heading, loc="left", fontsize=10.5, color=INK, fontweight="bold", pad=pad, parse_math=False
     )
     if subtitle:
         axes.annotate(
             subtitle, (0, 1), xycoords="axes fraction", xytext=(0, 7), textcoords="offset points",
-            fontsize=8.5, color=MUTED, parse_math=False,
+            fontsize=8.5, color=MUTED, linespacing=1.25, parse_math=False,
         )  # fmt: skip
 
 

@@ -55,6 +55,10 @@ DISTRIBUTION = {
     "modality_gap": "modality gap",
     "mean_norm": "mean norm before normalising",
 }
+SIMILARITY = {
+    "matched": "cosine similarity, matched pairs",
+    "unmatched": "cosine similarity, unmatched pairs",
+}
 RECALLS = (1, 5, 10)
 PROBE_HEADS = {"linear": "Linear", "mlp": "Hidden-layer", "ridge": "Ridge", "knn": "k-NN"}
 
@@ -157,9 +161,9 @@ def alignment_table(record: Record) -> Table:
 
 
 def distribution_table(record: Record) -> Table:
-    """Return the distribution metrics of features and embeddings."""
+    """Return cosine similarities and distribution metrics of features and embeddings."""
     parts = [part_of(record, space).get("distribution") or {} for space in SPACES]
-    rows = []
+    rows = _similarity_rows(record)
     for key, label in DISTRIBUTION.items():
         values = [part.get(key) for part in parts]
         names = [name for value in values if isinstance(value, Mapping) for name in value]
@@ -167,6 +171,11 @@ def distribution_table(record: Record) -> Table:
             cells = (value.get(name) if isinstance(value, Mapping) else value for value in values)
             rows.append((label if name is None else f"{label}, {name}", *(number(cell) for cell in cells)))
     return Table("Distribution", ("quantity", *SPACES), tuple(rows), where(record))
+
+
+def _similarity_rows(record: Record) -> list[tuple[str, ...]]:
+    found = [part_of(record, space).get("similarity") for space in SPACES]
+    return [(label, *(number(dig(part, key)) for part in found)) for key, label in SIMILARITY.items()]
 
 
 def probe_table(record: Record) -> Table | None:

@@ -8,6 +8,8 @@ from align_cache.settings.base import Settings
 from align_cache.settings.extraction import IDENTITY, PROVENANCE, ExtractConfig
 from align_cache.settings.fit import LINEAR_PRESET, FitConfig, fit_config
 from align_cache.settings.judging import EvalConfig, MetricName, ProbeHead
+from align_cache.settings.stress import StressConfig
+from align_cache.settings.study import StudyConfig, StudyMetric, study_config
 from align_cache.settings.sweep import SweepConfig, sweep_config
 from align_cache.settings.training import (
     AdapterSettings,
@@ -38,7 +40,11 @@ __all__ = [
     "OptimSettings",
     "ProbeHead",
     "Settings",
+    "StressConfig",
+    "StudyConfig",
+    "StudyMetric",
     "SweepConfig",
     "fit_config",
+    "study_config",
     "sweep_config",
 ]

@@ -53,6 +53,18 @@ class FitConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _tokens_are_no_vectors(self) -> "FitConfig":
+        if self.adapter.text_type is None:
+            return self
+        unfit = {"data.mixup": self.data.mixup, "loss.structure_weight": self.loss.structure_weight}
+        unfit["cuda_graph"] = self.cuda_graph
+        for name, value in unfit.items():
+            if value:
+                raise ValueError(f"{name} = {value} works on vectors, and adapter.text_type = "
+                                 f"{self.adapter.text_type} reads token ids")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
     def _reference_for_matching(self) -> "FitConfig":
         if self.loss.distribution_matching and self.data.reference is None:
             raise ValueError("loss.distribution_matching needs data.reference: name one, or set it to false")

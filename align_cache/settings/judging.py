@@ -20,6 +20,9 @@ class EvalConfig(Settings):
     """Which epoch is judged: the one ``evaluation.select_by`` chose, or the last."""
     split: str | None = None
     """None: ``test`` where the dataset has one, else the images that validated."""
+    limit: Annotated[int, Field(ge=2)] | None = None
+    """At most so many images of it, drawn by the seed; None: all, up to 200,000, as all are compared with
+    all."""
     metrics: tuple[MetricName, ...] = Field(default=("mutual_knn", "cka"), min_length=1)
     """Alignment metrics; ``all`` stands for every one."""
     k: Positive = 10
@@ -49,7 +52,8 @@ class EvalConfig(Settings):
     downstream_batch_size: Positive | None = None
     """Batch of that head; None: as the run was configured."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Of the shuffles, of the probe's held-out tenth and of its hidden-layer head."""
+    """Of the images that ``limit`` draws, of the shuffles, of the probe's held-out tenth and of its
+    hidden-layer head."""
     device: DeviceName = "auto"
     """Where the adapters embed and the heads are fitted."""
 

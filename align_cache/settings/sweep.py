@@ -65,7 +65,7 @@ def sweep_config(
     ConfigError
     """
     values = dict(file_layer(file).values)
-    own = {"name": file.stem, **_table(values, "sweep"), "grid": values.pop("grid", {})}
+    own = {"name": file.stem, **own_table(values, "sweep"), "grid": values.pop("grid", {})}
     own["random"] = values.pop("random", {})
     base = merge(values, set_layer(assignments).values)
     return resolve(
@@ -73,7 +73,8 @@ def sweep_config(
     )
 
 
-def _table(values: dict[str, Any], name: str) -> dict[str, Any]:
+def own_table(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Take a table out of the values of a file."""
     table = values.pop(name, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{name} = {table!r}: expected a table, [{name}]")

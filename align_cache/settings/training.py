@@ -1,7 +1,7 @@
 """Settings of a training run, section by section."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,13 +17,18 @@ class DataSettings(Settings):
     dataset: str = "flickr30k"
     """The dataset's name in the cache."""
     image_encoder: str = "resnet18"
-    """Feature set of the images: an encoder's name, with ``@key8`` where several sets bear it."""
+    """Feature set of the images: an encoder's name, ``name+noise`` for a noisy variant, with ``@key8`` where
+    several sets bear it."""
     text_encoder: str = "distilbert"
     """Feature set of the captions."""
     reference: str | None = "dinov2"
     """Feature set whose geometry is the target; None only without distribution matching."""
     num_samples: Positive | None = 12_800
-    """At most so many training images, drawn by the seed; None: all."""
+    """At most so many training images, drawn by the seed; None: all. Left out beside ``train_fraction`` it is
+    None."""
+    train_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Share of the training images that train, drawn by the seed, a smaller share inside a larger one; None:
+    ``num_samples`` alone decides."""
     batch_size: Annotated[int, Field(ge=2)] = 256
     """Pairs in a micro-batch, each of another image."""
     captions_per_image: Positive | Literal["all"] = 1
@@ -42,6 +47,18 @@ class DataSettings(Settings):
     rows: Literal["auto", "memory", "mmap"] = "auto"
     """``memory``: features are copied once; ``mmap``: gathered from the map batch by batch;
     ``auto``: memory for each feature set whose rows take less than an eighth of the machine's memory."""
+    order: Literal["shuffled", "blocks"] = "shuffled"
+    """In which order an epoch visits its images: ``shuffled``: any; ``blocks``: runs of 4,096 neighbours are
+    shuffled, and the images of 16 such runs among themselves, so that a set larger than memory is read in
+    long stretches."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fraction_of_all(cls, values: Any) -> Any:
+        """Let a fraction alone be what it says, where the default number would cut it."""
+        if not isinstance(values, dict) or values.get("train_fraction") in (None, "none"):
+            return values
+        return {"num_samples": None, **values}
 
 
 class AdapterSettings(Settings):
@@ -62,13 +79,26 @@ class AdapterSettings(Settings):
     input_norm: Literal["layer", "standardize"] | None = None
     """Of the features; ``standardize``: by mean and deviation of the training features, which stay fixed."""
     dropout: Fraction = 0.2
-    """After each hidden layer, or on the features (``linear``)."""
+    """After each hidden layer, or on the features (``linear``); on the token vectors of a text tower."""
     attention_tokens: Positive = 8
     """Tokens that ``attention`` makes of a feature vector."""
     attention_width: Positive = 256
     """Components of each."""
     attention_heads: Positive = 4
     """Heads, which share them."""
+    text_type: Literal["lstm", "bow"] | None = None
+    """Tower that is trained on token ids, before the head of the text side; None: text features are vectors
+    already."""
+    token_dim: Positive = 300
+    """Width of its token vectors."""
+    text_hidden: Positive = 512
+    """Width of the state of ``lstm``, in each direction."""
+    text_layers: Annotated[int, Field(ge=1, le=8)] = 1
+    """Layers of ``lstm``."""
+    text_bidirectional: bool = False
+    """Whether ``lstm`` reads captions from both ends."""
+    text_pooling: Literal["last", "mean", "max"] = "last"
+    """What ``lstm`` gives: the state after the last token, or the mean or the largest of all."""
     regularization: NonNegative | None = None
     """Of ``ridge`` and ``cca``: added to the variances, as a multiple of their mean; None: chosen on held-out
     images."""
@@ -82,6 +112,12 @@ class AdapterSettings(Settings):
         if self.attention_width % self.attention_heads:
             raise ValueError(f"attention_width = {self.attention_width} is no multiple of "
                              f"attention_heads = {self.attention_heads}")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _towers_are_trained(self) -> "AdapterSettings":
+        if self.text_type is not None and self.closed_form is not None:
+            raise ValueError(f"type = {self.type} is solved for, and text_type = {self.text_type} is trained")
         return self
 
     @property
@@ -105,6 +141,11 @@ class LossSettings(Settings):
     """Train it, clamped to [0.01, 1]."""
     direction: Literal["both", "text_to_image", "image_to_text"] = "both"
     """Symmetric, or the one-directional loss of the second document (``text_to_image``)."""
+    schedule: Literal["fixed", "variance", "entropy", "spread"] = "fixed"
+    """How much each of both directions weighs: alike, or by the variance, softmax entropy or spread of its
+    cosine similarities."""
+    schedule_ema: Fraction = 0.9
+    """Decay, by step, of the moving average that the schedule weighs by; 0: the step's own value."""
     label_smoothing: Fraction = 0.15
     """In the labels of both directions."""
     siglip_bias: float | None = None
@@ -136,20 +177,38 @@ class LossSettings(Settings):
             raise ValueError(f"siglip judges each image with each text, and direction = {self.direction}")
         return self
 
+    @model_validator(mode="after")
+    def _schedule_has_two_directions(self) -> "LossSettings":
+        if self.schedule == "fixed":
+            return self
+        if self.direction != "both":
+            raise ValueError(f"schedule = {self.schedule} weighs both directions, and direction = "
+                             f"{self.direction} is one")  # fmt: skip
+        if self.contrastive == "siglip":
+            raise ValueError(f"schedule = {self.schedule} weighs two directions, and siglip is one sum")
+        return self
+
 
 class OptimSettings(Settings):
-    """AdamW, linear warm-up, cosine decay."""
+    """AdamW, linear warm-up, then a decay."""
 
     epochs: Positive = 20
     """Passes over the training images."""
     lr: Annotated[float, Field(gt=0.0)] = 1e-4
     """Peak learning rate."""
     min_lr: NonNegative = 1e-6
-    """Where the cosine ends; at most ``lr``."""
+    """Where ``cosine`` and ``linear`` end; at most ``lr``."""
     warmup_epochs: NonNegative = 3
     """Epochs of linear warm-up, fractions allowed; fewer than ``epochs``."""
+    decay: Literal["cosine", "linear", "step", "exponential", "constant"] = "cosine"
+    """What the learning rate does after warm-up."""
+    decay_epochs: Annotated[float, Field(gt=0.0)] = 10
+    """Epochs in which ``step`` and ``exponential`` multiply it by ``decay_factor``, at once or little by
+    little; fractions allowed."""
+    decay_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """What they multiply it by."""
     num_cycles: Annotated[float, Field(gt=0.0)] = 0.5
-    """Cosine periods after warm-up: 0.5 falls once from ``lr`` to ``min_lr``."""
+    """Periods of ``cosine`` after warm-up: 0.5 falls once from ``lr`` to ``min_lr``."""
     weight_decay: NonNegative = 0.02
     """AdamW's; a learned temperature or bias is exempt."""
     scalar_lr_factor: Annotated[float, Field(gt=0.0)] = 100.0

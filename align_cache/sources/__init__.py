@@ -8,6 +8,7 @@ from pathlib import Path
 from align_cache.errors import SourceError, UsageError
 from align_cache.sources.base import Source
 from align_cache.sources.cifar10 import open_cifar10
+from align_cache.sources.coco import open_coco
 from align_cache.sources.colours12 import open_colours12
 from align_cache.sources.flickr import open_flickr8k, open_flickr30k
 from align_cache.sources.folder import open_folder
@@ -17,6 +18,7 @@ from align_cache.sources.shapes10 import open_shapes10
 _TABLE: Mapping[str, tuple[str, Callable[..., Source]]] = {
     "flickr30k": ("31,783 photographs, five captions each; Karpathy's split", open_flickr30k),
     "flickr8k": ("8,000 photographs, five captions each", open_flickr8k),
+    "coco": ("123,287 photographs, five captions each; from disk only", open_coco),
     "cifar10": ("60,000 pictures of 32 x 32 in ten classes", open_cifar10),
     "folder": (
         "your own images, with captions or labels in a CSV or JSONL file, or a folder per class",

@@ -33,7 +33,7 @@ def read_text(path: Path) -> str:
 
 
 def read_karpathy(path: Path) -> tuple[list[Record], list[str]]:
-    """Read ``dataset_flickr8k.json`` or ``dataset_flickr30k.json``; ``restval`` counts as train."""
+    """Read ``dataset_flickr8k.json``, ``…flickr30k.json`` or ``…coco.json``; ``restval`` is train."""
     try:
         listed = json.loads(read_text(path))["images"]
         records = [_karpathy_record(image) for image in listed]
@@ -46,7 +46,9 @@ def _karpathy_record(image: Mapping[str, Any]) -> Record:
     if not isinstance(image["filename"], str):
         raise TypeError(f"filename {image['filename']!r}")
     captions: list[object] = [sentence["raw"] for sentence in image["sentences"]]
-    return Record(image["filename"], captions, canonical_split(image["split"]))
+    # COCO's images lie in two folders, and its entries name them.
+    name = f"{image['filepath']}/{image['filename']}" if "filepath" in image else image["filename"]
+    return Record(name, captions, canonical_split(image["split"]))
 
 
 def read_token(path: Path) -> tuple[list[Record], list[str]]:

@@ -1,22 +1,22 @@
 """Finding feature sets by what people call them: dataset, encoder, and the head of the key."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from align_cache.errors import CacheError, CorruptError
+from align_cache.corruption import parse_noise
+from align_cache.errors import CacheError, CorruptError, UsageError
 from align_cache.store.layout import (
     MANIFEST_NAME,
-    PROVENANCE_NAME,
     Identity,
     differences,
     feature_set_folder,
     identity_key,
 )
 from align_cache.store.manifest import Manifest, read_manifest
+from align_cache.store.provenance import read_provenance
 from align_cache.store.reader import FeatureSet
 
 _SHOWN_DIFFERENCES = 6
@@ -31,9 +31,11 @@ class StoredSet:
     manifest: Manifest
 
     def provenance(self) -> dict[str, Any] | None:
-        """Read what was recorded of how it came about; None where nothing was. Nothing may depend on it."""
-        path = self.folder / PROVENANCE_NAME
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        """Read what was recorded of how it came about; None where that is lost. Nothing may depend on it."""
+        try:
+            return read_provenance(self.folder, key=self.manifest.key)
+        except CorruptError:
+            return None
 
 
 def find(cache_dir: Path, *, dataset: str | None = None, encoder: str | None = None) -> list[StoredSet]:
@@ -48,7 +50,8 @@ def find(cache_dir: Path, *, dataset: str | None = None, encoder: str | None = N
     dataset : str, optional
         Its exact name.
     encoder : str, optional
-        Its exact name, or ``name@`` and any head of the key.
+        Its exact name, which means the set without noise; the name with the noise, ``resnet18+blur:3``; or
+        any of the two with ``@`` and a head of the key.
     """
     found = [
         stored
@@ -87,7 +90,7 @@ def open_feature_set(cache_dir: Path, dataset: str, encoder: str, *, verify: boo
 
 
 def is_complete(cache_dir: Path, identity: Identity) -> Manifest | None:
-    """Return the manifest if every shard is there and whole, else None: extraction has work to do.
+    """Return the manifest if every file is there and whole, else None: extraction has work to do.
 
     The checksums are read too (2 to 3 GB/s), so that the command which refuses a damaged set and the
     command which mends it agree on what is damaged.
@@ -102,6 +105,7 @@ def is_complete(cache_dir: Path, identity: Identity) -> Manifest | None:
         return None
     try:
         manifest = FeatureSet.open(folder).manifest
+        read_provenance(folder, key=manifest.key)
     except CorruptError:
         return None
     return manifest if manifest.key == identity_key(identity) else None
@@ -121,16 +125,18 @@ def _readable(cache_dir: Path) -> Iterator[StoredSet]:
 
 
 def _is_called(manifest: Manifest, encoder: str) -> bool:
+    if encoder == manifest.variant:
+        return True
     name, at, head = encoder.rpartition("@")
-    return encoder == manifest.encoder or bool(
-        at and head and name == manifest.encoder and manifest.key.startswith(head)
+    return bool(
+        at and head and name in (manifest.encoder, manifest.variant) and manifest.key.startswith(head)
     )
 
 
 def _absent(cache_dir: Path, dataset: str, encoder: str) -> CacheError:
     manifests = [stored.manifest for stored in _readable(cache_dir)]
     datasets = sorted({manifest.dataset for manifest in manifests})
-    encoders = sorted({manifest.encoder for manifest in manifests if manifest.dataset == dataset})
+    encoders = sorted({manifest.variant for manifest in manifests if manifest.dataset == dataset})
     name = _without_key(encoder)
     wanted, known = (name, encoders) if encoders else (dataset, datasets)
     nearest = get_close_matches(wanted, known, n=3, cutoff=0.5) or known[:5]
@@ -138,11 +144,25 @@ def _absent(cache_dir: Path, dataset: str, encoder: str) -> CacheError:
     hidden = sum((folder / MANIFEST_NAME).exists() for folder in set_folders(cache_dir)) - len(manifests)
     unread = f"; {hidden} cannot be read (align-cache cache verify)" if hidden else ""
     imported = any("imported" in m.identity["encoder"] for m in manifests if m.dataset == dataset)
+    texts = sorted(m.encoder for m in manifests if (m.dataset, m.modality) == (dataset, "text"))
     command = "import FILE.npz --modality image|text" if imported else "extract"
+    if imported and texts and name == "tokens":
+        command = f"extract --captions-of {dataset}/{texts[0]}"
     return CacheError(
         f"no feature set of {dataset} by {encoder} in {cache_dir}: {there}{unread}",
-        hint=f"align-cache {command} --dataset {dataset} --encoder {name}",
+        hint=f"align-cache {command} --dataset {dataset} --encoder {_flags(name)}",
     )
+
+
+def _flags(variant: str) -> str:
+    """Give the flags that make a set of that name; what follows ``+`` is noise where it reads as such."""
+    name, _, text = variant.rpartition("+")
+    try:
+        noise = parse_noise(text)
+    except UsageError:
+        return variant
+    flag = "--image-noise" if noise.modality == "image" else "--caption-noise"
+    return f"{name} {flag} {noise}"
 
 
 def _without_key(encoder: str) -> str:
@@ -153,11 +173,11 @@ def _without_key(encoder: str) -> str:
 
 def _ambiguous(dataset: str, encoder: str, manifests: Sequence[Manifest]) -> CacheError:
     first, *others = manifests
-    lines = [f"{first.encoder}@{first.key8}"]
+    lines = [f"{first.variant}@{first.key8}"]
     for manifest in others:
         differing = differences(first.identity, manifest.identity)
         shown = [f"{path} {_short(b)} (not {_short(a)})" for path, a, b in differing[:_SHOWN_DIFFERENCES]]
-        lines.append(f"{manifest.encoder}@{manifest.key8}: {', '.join(shown)}")
+        lines.append(f"{manifest.variant}@{manifest.key8}: {', '.join(shown)}")
     return CacheError(
         f"{len(manifests)} feature sets of {dataset} answer to {encoder}, expected one",
         hint="name one of them:\n    " + "\n    ".join(lines),

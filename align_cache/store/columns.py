@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_cache.errors import CacheError, NonFiniteError, ShapeError
+from align_cache.store.layout import TokensIdentity
 from align_cache.store.shard import FEATURE_DTYPES, LABEL_DTYPE, MAX_STRING_BYTES, Column
+from align_cache.store.tokens import stored_tokens
 
 NORM_TOLERANCE = 1e-3
 """How far the norm of a stored row may be from 1; float16 rounding moves it by about 2e-4."""
@@ -18,8 +20,9 @@ NORM_TOLERANCE = 1e-3
 
 def build_columns(
     *,
-    features: NDArray[np.float32],
+    features: NDArray[Any],
     dtype: str,
+    tokens: TokensIdentity | None,
     sample_id: Sequence[str],
     group_id: Sequence[str] | None,
     label: Sequence[int | None] | NDArray[np.integer[Any]] | None,
@@ -27,10 +30,16 @@ def build_columns(
     text: Sequence[str] | None,
     skipped: Sequence[tuple[str, str]],
 ) -> dict[str, Column]:
-    """Return the arrays of one shard; arguments as in :meth:`FeatureSetWriter.write_shard`."""
+    """Return the arrays of one shard; arguments as in :meth:`FeatureSetWriter.write_shard`.
+
+    ``tokens`` is not None where the rows are token ids.
+    """
     ids = list(sample_id)
     columns: dict[str, Column] = {"sample_id": encode_strings(ids, "sample_id", ids, allow_empty=False)}
-    columns["features"] = stored_features(features, dtype, ids)
+    if tokens is None:
+        columns["features"] = stored_features(features, dtype, ids)
+    else:
+        columns["features"] = stored_tokens(features, tokens, ids)
     splits = ["" if name is None else name for name in ([None] * len(ids) if split is None else split)]
     columns["split"] = encode_strings(splits, "split", ids)
     skipped_ids = [name for name, _ in skipped]
@@ -46,7 +55,7 @@ def build_columns(
     return columns
 
 
-def stored_features(features: NDArray[np.float32], dtype: str, ids: Sequence[str]) -> Column:
+def stored_features(features: NDArray[Any], dtype: str, ids: Sequence[str]) -> Column:
     """Cast checked unit-norm float32 features, shape (n, dim), to the stored dtype.
 
     Raises

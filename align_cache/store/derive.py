@@ -3,7 +3,10 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from align_cache.errors import CacheError
+from align_cache.matching import repeated
 from align_cache.store.layout import Identity, plain
 from align_cache.store.manifest import Manifest, ShardEntry
 from align_cache.store.shard import Shard
@@ -47,12 +50,7 @@ def _skipped(shard: Shard) -> Iterator[tuple[str, str]]:
 
 
 def _refuse_duplicates(shards: Sequence[Shard]) -> None:
-    seen: set[bytes] = set()
-    for shard in shards:
-        for name in ("sample_id", "skipped_id"):
-            for sample in shard.columns[name].tolist():
-                if sample in seen:
-                    raise CacheError(
-                        f"sample_id {sample.decode('utf-8')!r} stands twice in {shard.path.parent}"
-                    )
-                seen.add(sample)
+    ids = [shard.columns[name] for shard in shards for name in ("sample_id", "skipped_id")]
+    twice = repeated(np.concatenate(ids))
+    if twice is not None:
+        raise CacheError(f"sample_id {twice.decode('utf-8')!r} stands twice in {shards[0].path.parent}")

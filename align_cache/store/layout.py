@@ -7,17 +7,21 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from align_cache.corruption import MAX_SEVERITY, Noise
 from align_cache.errors import CacheError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 PROVENANCE_NAME = "provenance.json"
 KEY8_LENGTH = 8
+PAD_ID = 0
+"""What rows of token ids are filled up with; it stands for nothing else."""
 
 Identity: TypeAlias = Mapping[str, Any]
 """What decides the content of a feature set, as JSON can hold it."""
@@ -51,12 +55,53 @@ class EncoderIdentity(Strict):
     modality: Literal["image", "text"]
 
 
-class StorageIdentity(Strict):
-    """How the features are stored."""
+class TokensIdentity(EncoderIdentity):
+    """The encoder of a set that holds token ids: which ids there are, and how many a row has room for."""
 
-    dtype: Literal["float16", "float32"]
-    normalised: Literal[True]
+    modality: Literal["text"]
+    tokenizer: dict[str, Any]
+    max_length: Annotated[int, Field(gt=0)]
+    vocabulary_size: Annotated[int, Field(gt=PAD_ID + 1)]
+    pad_id: Literal[0]
+
+
+class StorageIdentity(Strict):
+    """How the rows are stored: unit-norm features, or token ids as int32."""
+
+    dtype: Literal["float16", "float32", "int32"]
+    normalised: bool
     shard_rows: Annotated[int, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _features_are_normalised(self) -> "StorageIdentity":
+        if self.normalised != (self.dtype != "int32"):
+            raise ValueError(
+                f"{self.dtype} with normalised {self.normalised}, expected unit-norm features as floats or "
+                "token ids as int32, not normalised"
+            )
+        return self
+
+
+class CorruptionIdentity(Strict):
+    """The noise that was put on the samples before the encoder saw them."""
+
+    kind: Annotated[str, Field(min_length=1)]
+    severity: Annotated[int, Field(ge=1, le=MAX_SEVERITY)] | None = None
+    rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    version: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _one_level(self) -> "CorruptionIdentity":
+        if (self.severity is None) == (self.rate is None):
+            raise ValueError("a severity or a rate is needed, and not both")
+        return self
+
+    @property
+    def noise(self) -> Noise:
+        """The kind with its level."""
+        level = self.rate if self.severity is None else self.severity
+        assert level is not None  # one of them is there
+        return Noise(self.kind, level)
 
 
 class IdentityModel(Strict):
@@ -67,7 +112,14 @@ class IdentityModel(Strict):
     encoder: EncoderIdentity
     compute: dict[str, Any]
     storage: StorageIdentity
-    corruption: dict[str, Any] | None
+    corruption: CorruptionIdentity | None
+
+    @cached_property
+    def tokens(self) -> TokensIdentity | None:
+        """The encoder of a set of token ids, checked when it is first asked for; None of features."""
+        if self.storage.normalised:
+            return None
+        return TokensIdentity.model_validate(self.encoder.model_dump())
 
 
 def canonical_json(value: object) -> bytes:
@@ -97,7 +149,9 @@ def parse_identity(identity: Identity) -> IdentityModel:
         If a part is missing, unknown or of the wrong type.
     """
     try:
-        return IdentityModel.model_validate(plain(identity))
+        structure = IdentityModel.model_validate(plain(identity))
+        _ = structure.tokens
+        return structure
     except ValidationError as error:
         raise CacheError(f"not the identity of a feature set: {one_line(error)}") from error
 
@@ -138,8 +192,14 @@ def shard_name(index: int) -> str:
 def shard_slices(identity: Identity) -> tuple[slice, ...]:
     """Return which rows of the dataset each shard covers; a function of the identity alone."""
     structure = parse_identity(identity)
+    n_shards = -(-structure.dataset.rows // structure.storage.shard_rows)
+    return tuple(shard_slice(structure, index) for index in range(n_shards))
+
+
+def shard_slice(structure: IdentityModel, index: int) -> slice:
+    """Return which rows of the dataset one shard covers."""
     rows, step = structure.dataset.rows, structure.storage.shard_rows
-    return tuple(slice(start, min(start + step, rows)) for start in range(0, rows, step))
+    return slice(index * step, min((index + 1) * step, rows))
 
 
 def differences(identity_a: Identity, identity_b: Identity) -> list[tuple[str, Any, Any]]:

@@ -21,7 +21,6 @@ from align_cache.store.layout import (
     one_line,
     parse_identity,
     shard_name,
-    shard_slices,
 )
 
 MEND_HINT = (
@@ -47,6 +46,7 @@ class Manifest(Strict):
 
     identity: dict[str, Any]
     dim: Annotated[int, Field(gt=0)]
+    """Features in a row; of token ids the most that a row has room for."""
     rows: Annotated[int, Field(ge=0)]
     untrained: bool
     label_names: tuple[str, ...]
@@ -82,14 +82,30 @@ class Manifest(Strict):
         return self.structure.encoder.name
 
     @property
+    def noise(self) -> str | None:
+        """The noise that the encoder's inputs had, ``blur:3``; None for clean ones."""
+        corruption = self.structure.corruption
+        return None if corruption is None else str(corruption.noise)
+
+    @property
+    def variant(self) -> str:
+        """The encoder's name and the noise: ``resnet18``, ``resnet18+blur:3``."""
+        return self.encoder if self.noise is None else f"{self.encoder}+{self.noise}"
+
+    @property
     def modality(self) -> Literal["image", "text"]:
         """``image`` or ``text``."""
         return self.structure.encoder.modality
 
     @property
+    def width(self) -> str:
+        """What a row has, for people: ``512``, or ``64 tokens``."""
+        return str(self.dim) if self.structure.tokens is None else f"{self.dim} tokens"
+
+    @property
     def name(self) -> str:
-        """The set's name for people: ``flickr8k/resnet18@1a2b3c4d``."""
-        return f"{self.dataset}/{self.encoder}@{self.key8}"
+        """The set's name for people: ``flickr8k/resnet18@1a2b3c4d``, ``…/resnet18+blur:3@5e6f7a8b``."""
+        return f"{self.dataset}/{self.variant}@{self.key8}"
 
     def to_bytes(self) -> bytes:
         """Return the content of ``manifest.json``, the checksum of everything else included."""
@@ -146,13 +162,18 @@ def _parse_checked(data: bytes) -> dict[str, Any]:
 
 def _contradiction(manifest: Manifest) -> str | None:
     """Say where the parts of a manifest do not fit each other; shard names admit no other path."""
-    slices = shard_slices(manifest.identity)
-    if [entry.file for entry in manifest.shards] != [shard_name(index) for index in range(len(slices))]:
-        return f"the identity asks for shards {shard_name(0)} to {shard_name(len(slices) - 1)}"
+    dataset, storage = manifest.structure.dataset, manifest.structure.storage
+    wanted = -(-dataset.rows // storage.shard_rows)  # counted, not listed: a forged number may be of any size
+    files = [entry.file for entry in manifest.shards]
+    if len(files) != wanted or files != [shard_name(index) for index in range(wanted)]:
+        return f"the identity asks for shards {shard_name(0)} to {shard_name(wanted - 1)}"
     if sum(entry.rows for entry in manifest.shards) != manifest.rows:
         return "the rows of the shards do not add up"
     if manifest.rows + len(manifest.skipped) != manifest.structure.dataset.rows:
         return "rows and skipped samples do not add up to the dataset"
+    tokens = manifest.structure.tokens
+    if tokens is not None and manifest.dim != tokens.max_length:
+        return f"rows of {manifest.dim} token ids, and max_length is {tokens.max_length}"
     return None
 
 
@@ -178,3 +199,15 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.from_bytes(path.read_bytes())
     except CacheError as error:
         raise type(error)(f"{path}: {error.message}", hint=error.hint or MEND_HINT) from error
+
+
+def published_checksums(folder: Path, *, key: str) -> dict[str, str]:
+    """Return the checksum of each shard by name, by the manifest of this very set; none without a sound one.
+
+    A shard may fit its own checksum and yet be another than the one that was published.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except (CacheError, OSError):  # torn, or another process has just removed it
+        return {}
+    return {entry.file: entry.xxh3_128 for entry in manifest.shards} if manifest.key == key else {}

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from align_cache.errors import CorruptError, ShapeError
-from align_cache.files import is_plain_file
-from align_cache.store.layout import shard_slices
-from align_cache.store.manifest import MEND_HINT, Manifest, ShardEntry, read_manifest
-from align_cache.store.shard import FEATURE_DTYPES, Shard, open_shard
+from align_cache.store.entry import open_entry
+from align_cache.store.manifest import MEND_HINT, Manifest, read_manifest
+from align_cache.store.shard import FEATURE_DTYPES, Shard
 
 Features = NDArray[Any]
-"""float16 or float32, as the set stores it."""
+"""float16 or float32, as the set stores it; int32 of token ids."""
+TextColumn: TypeAlias = Literal["sample_id", "group_id", "split", "text"]
 
 
 class FeatureSet:
@@ -36,7 +36,7 @@ class FeatureSet:
         self.manifest = manifest
         self.shards: tuple[Features, ...] = tuple(shard.features for shard in shards)
         self._shards = tuple(shard for shard in shards if shard.rows)
-        self._starts = np.cumsum([0, *(len(features) for features in self.shards)])
+        self._starts = np.cumsum([0, *(shard.rows for shard in self._shards)])
 
     @classmethod
     def open(cls, folder: Path, *, verify: bool = True) -> FeatureSet:
@@ -69,7 +69,7 @@ class FeatureSet:
         return cls(folder, manifest, shards)
 
     def __repr__(self) -> str:
-        return f"FeatureSet({self.name}, {self.rows:,} x {self.dim} {self.dtype.name})"
+        return f"FeatureSet({self.name}, {self.rows:,} x {self.manifest.width} {self.dtype.name})"
 
     def __len__(self) -> int:
         return self.rows
@@ -90,6 +90,11 @@ class FeatureSet:
         return self.manifest.encoder
 
     @property
+    def variant(self) -> str:
+        """The encoder's name and the noise: ``resnet18``, ``resnet18+blur:3``."""
+        return self.manifest.variant
+
+    @property
     def modality(self) -> str:
         """``image`` or ``text``."""
         return self.manifest.modality
@@ -106,7 +111,7 @@ class FeatureSet:
 
     @property
     def dim(self) -> int:
-        """Features per row."""
+        """Features per row; of token ids the most that a row has room for."""
         return self.manifest.dim
 
     @property
@@ -116,8 +121,19 @@ class FeatureSet:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The stored dtype, float16 or float32."""
+        """The stored dtype, float16 or float32; int32 of token ids."""
         return FEATURE_DTYPES[self.manifest.structure.storage.dtype]
+
+    @property
+    def holds_tokens(self) -> bool:
+        """Whether rows are token ids, filled up with 0, and no features."""
+        return self.vocabulary_size is not None
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """Token ids are below it; None of features."""
+        tokens = self.manifest.structure.tokens
+        return None if tokens is None else tokens.vocabulary_size
 
     @property
     def untrained(self) -> bool:
@@ -158,6 +174,29 @@ class FeatureSet:
             return None
         return np.concatenate([shard.columns["label"] for shard in self._shards]).astype(np.int64, copy=False)
 
+    def encoded(self, column: TextColumn) -> NDArray[np.bytes_] | None:
+        """Return a column of text as UTF-8 bytes, shape (rows,), read-only; None where there is none.
+
+        It takes a quarter of what the decoded array does, or less, and is made anew at each call.
+
+        Raises
+        ------
+        CorruptError
+            If it is no UTF-8.
+        """
+        if not self._has(column):
+            return None
+        parts = [self._utf8(column, shard.columns[column]) for shard in self._shards]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def words(self, column: TextColumn, row: int) -> str | None:
+        """Return one value of a column of text, and decode no other; None where there is none."""
+        if not self._has(column):
+            return None
+        index = int(np.searchsorted(self._starts, row, side="right")) - 1
+        values, place = self._shards[index].columns[column], row - int(self._starts[index])
+        return bytes(self._utf8(column, values[place : place + 1])[0]).decode("utf-8")
+
     def take(self, rows: NDArray[np.integer[Any]], out: Features | None = None) -> Features:
         """Gather rows in the stored dtype.
 
@@ -188,10 +227,10 @@ class FeatureSet:
             # mode="clip" writes straight into out; the bounds were checked above.
             return self._shards[0].features.take(rows, axis=0, out=out, mode="clip")
         order = np.argsort(rows, kind="stable")
-        bounds = np.searchsorted(rows[order], self._starts)
-        for features, start, low, high in zip(self.shards, self._starts, bounds, bounds[1:], strict=False):
-            places = order[low:high]
-            out[places] = features[rows[places] - start]
+        shard = np.searchsorted(self._starts, rows[order], side="right") - 1  # of each row, ascending
+        cuts = np.flatnonzero(np.diff(shard, prepend=-1))  # where the rows of another shard begin
+        for index, places in zip(shard[cuts], np.split(order, cuts)[1:], strict=True):
+            out[places] = self._shards[index].features[rows[places] - self._starts[index]]
         return out
 
     def array(self) -> Features:
@@ -210,40 +249,15 @@ class FeatureSet:
     def _has(self, column: str) -> bool:
         return bool(self._shards) and column in self._shards[0].columns
 
-    def _strings(self, column: str) -> NDArray[np.str_] | None:
-        if not self._has(column):
-            return None
-        try:
-            return np.concatenate(
-                [np.strings.decode(shard.columns[column], "utf-8") for shard in self._shards]
-            )
-        except UnicodeDecodeError as error:
-            raise CorruptError(f"{column} in {self.folder} is not UTF-8", hint=MEND_HINT) from error
+    def _strings(self, column: TextColumn) -> NDArray[np.str_] | None:
+        encoded = self.encoded(column)
+        return None if encoded is None else np.strings.decode(encoded, "utf-8")
 
-
-def open_entry(folder: Path, manifest: Manifest, index: int, *, verify: bool = True) -> Shard:
-    """Open one shard and hold it against what the manifest says of it.
-
-    Raises
-    ------
-    CorruptError
-        Naming the file and what is wrong with it.
-    """
-    entry: ShardEntry = manifest.shards[index]
-    path, rows = folder / entry.file, shard_slices(manifest.identity)[index]
-    if is_plain_file(path) and (size := path.stat().st_size) != entry.bytes:
-        raise CorruptError(f"{path} has {size:,} bytes, expected {entry.bytes:,}")
-    shard = open_shard(path, verify=verify)
-    if shard.xxh3_128 != entry.xxh3_128:
-        raise CorruptError(f"{path} is another shard than the one that was published: its checksum differs")
-    shard.require(
-        key=manifest.key,
-        index=index,
-        dtype=manifest.structure.storage.dtype,
-        samples=rows.stop - rows.start,
-    )
-    if shard.features.shape != (entry.rows, manifest.dim):
-        raise CorruptError(
-            f"features in {path} have shape {shard.features.shape}, expected {(entry.rows, manifest.dim)}"
-        )
-    return shard
+    def _utf8(self, column: str, values: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
+        """Return the values, which have to be UTF-8."""
+        if values.view(np.uint8).max(initial=0) >= 0x80:  # else ASCII
+            try:
+                np.strings.decode(values, "utf-8")
+            except UnicodeDecodeError as error:
+                raise CorruptError(f"{column} in {self.folder} is not UTF-8", hint=MEND_HINT) from error
+        return values

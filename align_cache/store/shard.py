@@ -4,6 +4,7 @@ The block is HDF5's own "user block", so any HDF5 reader opens a shard. The file
 written in one piece: a full disk is then an ordinary error, and the bytes are a function of the content.
 """
 
+import errno
 import json
 import math
 import re
@@ -24,7 +25,10 @@ from align_cache.store.layout import FORMAT_VERSION, canonical_json
 HEADER_BYTES = 512
 ALIGNMENT_BYTES = 64
 MAX_STRING_BYTES = 8_192
-FEATURE_DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
+FEATURE_DTYPES: dict[str, np.dtype[Any]] = {
+    "float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "int32": np.dtype("<i4"),
+}  # fmt: skip
+"""What rows are stored as, by the name that the identity gives it; int32 are token ids."""
 LABEL_DTYPE = np.dtype("<i8")
 REQUIRED_COLUMNS = frozenset({"features", "sample_id", "split", "skipped_id", "skipped_reason"})
 OPTIONAL_COLUMNS = frozenset({"group_id", "label", "text"})
@@ -47,7 +51,8 @@ class Shard:
     index: int
     counts: Mapping[str, int]
     columns: Mapping[str, Column]
-    """``features`` [rows, dim]; strings as fixed-length UTF-8 bytes (numpy ``S``), ``label`` int64."""
+    """``features`` [rows, dim], which may be token ids; strings as fixed-length UTF-8 bytes (numpy ``S``),
+    ``label`` int64."""
 
     @property
     def features(self) -> Column:
@@ -116,6 +121,8 @@ def open_shard(path: Path, *, verify: bool = True) -> Shard:
     ------
     CorruptError
         Naming the file and what is wrong with it.
+    CacheError
+        If a newer align-cache wrote it, or no more files can be mapped.
     """
     if not is_plain_file(path):
         there = path.is_symlink() or path.exists()
@@ -124,6 +131,13 @@ def open_shard(path: Path, *, verify: bool = True) -> Shard:
         raw = np.memmap(path, np.uint8, mode="r")
     except ValueError as error:  # mmap refuses an empty file
         raise CorruptError(f"{path} is empty") from error
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        raise CacheError(
+            f"{path} cannot be mapped: this process holds as many maps as the system allows, one a shard",
+            hint="raise it (sysctl vm.max_map_count), or extract with larger shards (--set shard_rows=16384)",
+        ) from error
     digest = _stated_digest(path, raw[:HEADER_BYTES].tobytes())
     if verify and xxhash.xxh3_128_hexdigest(raw[HEADER_BYTES:].data) != digest:
         raise CorruptError(f"{path} is damaged: its bytes do not fit its checksum")

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from align_cache.errors import CacheError
+from align_cache.errors import CacheError, CorruptError
 from align_cache.files import TEMPORARY_SUFFIX, is_plain_file
 from align_cache.lock import holding, refusing_unwritable
 from align_cache.store.catalog import set_folders
+from align_cache.store.entry import open_entry
 from align_cache.store.layout import MANIFEST_NAME, PROVENANCE_NAME, feature_set_folder
 from align_cache.store.manifest import Manifest, read_manifest
-from align_cache.store.reader import FeatureSet, open_entry
+from align_cache.store.provenance import read_provenance
+from align_cache.store.reader import FeatureSet
 from align_cache.store.shard import open_shard
 
 Kind: TypeAlias = Literal["damage", "leftover"]
@@ -30,7 +32,7 @@ class Finding:
     problem: str
     """What is wrong with it, to be read after its path."""
     kind: Kind
-    """``damage``: a finished set that readers refuse. ``leftover``: unfinished, stale or unknown."""
+    """``damage``: a file that is not as it was published. ``leftover``: unfinished, stale or unknown."""
 
 
 def verify(path: Path) -> list[Finding]:
@@ -98,6 +100,10 @@ def _check_set(folder: Path) -> Iterator[Finding]:
 
 def _check_shards(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     whole = True
+    try:
+        read_provenance(folder, key=manifest.key)
+    except CorruptError as error:
+        yield _finding(folder / PROVENANCE_NAME, error)
     for index, entry in enumerate(manifest.shards):
         try:
             open_entry(folder, manifest, index)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align_cache.errors import CacheError, CorruptError
+from align_cache.errors import BusyError, CacheError, CorruptError
 from align_cache.files import TEMPORARY_SUFFIX, publish_bytes, sweep_temporaries
 from align_cache.lock import holding, refusing_unwritable
 from align_cache.store.columns import build_columns
@@ -29,8 +28,10 @@ from align_cache.store.layout import (
     shard_name,
     shard_slices,
 )
-from align_cache.store.manifest import Manifest
+from align_cache.store.manifest import Manifest, published_checksums
+from align_cache.store.provenance import provenance_bytes
 from align_cache.store.shard import FEATURE_DTYPES, OPTIONAL_COLUMNS, Shard, encode_shard, open_shard
+from align_cache.store.tokens import check_stored_tokens
 
 _ROW_OVERHEAD_BYTES = 256  # ids, split and caption of one row, generously
 _SPARE_BYTES = 1 << 20  # headers, the manifest, the temporary's folder entry
@@ -55,6 +56,10 @@ class FeatureSetWriter:
         Names of the labels 0, 1, …; empty where there are none.
     overwrite : bool
         Drop what is there and begin anew.
+    shards : collection of int, optional
+        The shards to be written here, while other processes write the others: the lock is shared with them,
+        what is theirs is left alone, and :meth:`finish_if_last` takes the place of :meth:`finish`. None: all,
+        and alone.
 
     Raises
     ------
@@ -80,14 +85,19 @@ class FeatureSetWriter:
         untrained: bool,
         label_names: Sequence[str] = (),
         overwrite: bool = False,
+        shards: Collection[int] | None = None,
     ) -> None:
         self.folder = feature_set_folder(cache_dir, identity)
         self.shard_slices = shard_slices(identity)
-        self.missing = tuple(range(len(self.shard_slices)))
+        self._shared = shards is not None
+        self._own = tuple(range(len(self.shard_slices))) if shards is None else tuple(sorted(shards))
+        self.missing = self._own
         self.notes = ()
+        self._cache_dir = cache_dir
         self._identity = plain(identity)
         self._key = identity_key(identity)
-        self._dtype = parse_identity(identity).storage.dtype
+        structure = parse_identity(identity)
+        self._dtype, self._tokens = structure.storage.dtype, structure.tokens
         self._untrained = untrained
         self._label_names = tuple(label_names)
         self._overwrite = overwrite
@@ -97,7 +107,7 @@ class FeatureSetWriter:
 
     def __enter__(self) -> FeatureSetWriter:
         with ExitStack() as stack:
-            stack.enter_context(holding(self.folder))
+            stack.enter_context(holding(self.folder, shared=self._shared))
             with refusing_unwritable(self.folder):
                 self._prepare()
             self._held = stack.pop_all()
@@ -126,7 +136,7 @@ class FeatureSetWriter:
         self,
         index: int,
         *,
-        features: NDArray[np.float32],
+        features: NDArray[Any],
         sample_id: Sequence[str],
         group_id: Sequence[str] | None = None,
         label: Sequence[int | None] | NDArray[np.integer[Any]] | None = None,
@@ -142,7 +152,7 @@ class FeatureSetWriter:
         index : int
             Which shard; one of ``missing``.
         features : float32 array, shape (n, dim)
-            Unit-norm rows, in the order of the dataset.
+            Unit-norm rows, in the order of the dataset; of a set of token ids int32, shape (n, max_length).
         sample_id : sequence of n str
             Ids, unique within the set.
         group_id : sequence of n str, optional
@@ -162,8 +172,8 @@ class FeatureSetWriter:
         ------
         NonFiniteError, ShapeError
         CacheError
-            If a row is not unit-norm, an id or text cannot be stored, rows are missing from the slice, or
-            the disk is full. Nothing is left behind; earlier shards stay.
+            If a row is not unit-norm, or no row of token ids, an id or text cannot be stored, rows are
+            missing from the slice, or the disk is full. Nothing is left behind; earlier shards stay.
         """
         if index not in self.missing:
             raise CacheError(f"shard {index} of {self.folder} is not missing; missing are {self.missing}")
@@ -173,8 +183,8 @@ class FeatureSetWriter:
                 f"shard {index} got {len(sample_id)} rows and {len(skipped)} skipped, expected {expected}"
             )
         columns = build_columns(
-            features=features, dtype=self._dtype, sample_id=sample_id, group_id=group_id, label=label,
-            split=split, text=text, skipped=skipped,
+            features=features, dtype=self._dtype, tokens=self._tokens, sample_id=sample_id,
+            group_id=group_id, label=label, split=split, text=text, skipped=skipped,
         )  # fmt: skip
         problem = self._misfit(features.shape[1], OPTIONAL_COLUMNS.intersection(columns), rows=len(features))
         if problem:
@@ -208,45 +218,85 @@ class FeatureSetWriter:
         manifest = derive_manifest(
             self._identity, shards, untrained=self._untrained, label_names=self._label_names
         )
-        record = json.dumps(dict(provenance), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        record = provenance_bytes(provenance, key=self._key)
         with refusing_unwritable(self.folder):
-            publish_bytes(self.folder / PROVENANCE_NAME, record.encode("ascii"))
+            publish_bytes(self.folder / PROVENANCE_NAME, record)
             publish_bytes(self.folder / MANIFEST_NAME, manifest.to_bytes())
         return manifest
 
+    def finish_if_last(self, provenance: Mapping[str, Any]) -> Manifest | None:
+        """Leave the set; publish its manifest if every shard is there by now and nobody else is at work.
+
+        For a writer of some ``shards``. Of the processes that share a set, the last to leave finds all of it
+        and nobody beside it, takes the lock alone, and checks and publishes as a writer of the whole would.
+
+        Parameters
+        ----------
+        provenance : mapping
+            As :meth:`finish` takes it.
+
+        Returns
+        -------
+        Manifest, or None where shards are :meth:`absent` or another process still holds the set, which then
+        publishes it.
+
+        Raises
+        ------
+        CacheError
+            As :meth:`finish`. A damaged shard is removed, told in ``notes`` and :meth:`absent` from then on.
+        """
+        self.notes = ()
+        self._held.close()
+        if self.absent():
+            return None
+        whole = FeatureSetWriter(
+            self._cache_dir, self._identity, untrained=self._untrained, label_names=self._label_names
+        )
+        try:
+            with whole:
+                self.notes = whole.notes
+                return None if whole.missing else whole.finish(provenance)
+        except BusyError:
+            return None
+
+    def absent(self) -> tuple[int, ...]:
+        """Return the shards that are not there now, whoever is to write them."""
+        there = {path.name for path in self.folder.iterdir()}
+        return tuple(index for index in range(len(self.shard_slices)) if shard_name(index) not in there)
+
     def _prepare(self) -> None:
         self.folder.mkdir(exist_ok=True)
-        sweep_temporaries(self.folder)
+        if not self._shared:
+            sweep_temporaries(self.folder)  # all of them are left over: nobody else writes
         probe = self.folder / f".probe{TEMPORARY_SUFFIX}"  # refuses a read-only folder before any work
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
         if self._overwrite:
             self._drop()
-        self.missing = tuple(index for index in range(len(self.shard_slices)) if not self._is_whole(index))
+        published = published_checksums(self.folder, key=self._key)
+        self.missing = tuple(index for index in self._own if not self._is_whole(index, published))
         if self.missing:
             # A manifest stands for a whole set: while shards are made anew there is none.
             (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
 
     def _drop(self) -> None:
-        shards = [shard_name(index) for index in range(len(self.shard_slices))]
-        for name in (
-            MANIFEST_NAME,
-            PROVENANCE_NAME,
-            *shards,
-        ):  # the manifest first: what follows is unfinished
+        # The manifest first: what follows is unfinished.
+        for name in (MANIFEST_NAME, PROVENANCE_NAME, *(shard_name(index) for index in self._own)):
             (self.folder / name).unlink(missing_ok=True)
 
-    def _is_whole(self, index: int) -> bool:
+    def _is_whole(self, index: int, published: Mapping[str, str]) -> bool:
         path = self.folder / shard_name(index)
         if not path.exists() and not path.is_symlink():
             return False
         try:
             shard = self._open(index)
             problem = self._misfit(shard.features.shape[1], shard.optional, rows=shard.rows)
+            if published.get(path.name, shard.xxh3_128) != shard.xxh3_128:
+                problem = "is another shard than the one that was published"
             if problem:
                 raise CorruptError(f"{path} {problem}")
         except CorruptError as error:
-            path.unlink()
+            path.unlink(missing_ok=True)  # a process with the same shards may have been faster
             self.notes += (f"{error.message}; removed, it will be made again",)
             return False
         return True
@@ -255,6 +305,8 @@ class FeatureSetWriter:
         shard = open_shard(self.folder / shard_name(index))
         samples = _length(self.shard_slices[index])
         shard.require(key=self._key, index=index, dtype=self._dtype, samples=samples)
+        if self._tokens is not None:
+            check_stored_tokens(shard, self._tokens)
         return shard
 
     def _misfit(self, dim: int, optional: frozenset[str], *, rows: int) -> str | None:

@@ -12,6 +12,7 @@ from align_cache import Run, __version__
 from align_cache.comparison import Comparison, Difference, Group
 from align_cache.reporting.comparison import comparison_tables, difference_words
 from align_cache.reporting.comparison_words import spread, words
+from align_cache.reporting.markdown import markdown
 from align_cache.reporting.tables import METRICS, PAIRS, Table
 from align_cache.reporting.wording import interval, number
 from align_cache.results import Record
@@ -257,12 +258,3 @@ def folded(summary: str, table: Table) -> Iterator[str]:
     yield f"<details><summary>{summary}</summary>\n"
     yield from markdown(table)
     yield "</details>\n"
-
-
-def markdown(table: Table) -> Iterator[str]:
-    """A table as GitHub reads it: labels to the left, numbers to the right."""
-    yield f"| {' | '.join(table.columns)} |"
-    rules = ("---" if index < table.label_columns else "---:" for index in range(len(table.columns)))
-    yield f"| {' | '.join(rules)} |"
-    yield from (f"| {' | '.join(row)} |" for row in table.rows)
-    yield f"\n{table.note[:1].upper()}{table.note[1:]}.\n" if table.note else ""

@@ -118,6 +118,8 @@ def killed_at_random(cache_dir: Path, folder: Path, reference: dict[str, bytes],
     start = time.perf_counter()
     write(cache_dir)
     duration = time.perf_counter() - start
+    for path in folder.iterdir():  # a finished set is not written again, by an extraction neither
+        path.unlink()
     while hits < kills:
         pid = forked(lambda: write(cache_dir))
         time.sleep(rng.uniform(0, duration))

@@ -18,6 +18,7 @@ from align_cache.errors import BusyError
 from align_cache.fitting import fit, resume_fit
 from align_cache.lock import holding
 from align_cache.results import Run, find_run
+from tests.crash.test_extract_interrupted import hear_interrupts
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import toy, without_durations
 
@@ -41,13 +42,17 @@ def test_an_interrupted_fit_resumes_to_the_result_of_an_uninterrupted_one(
     file.write_text(to_toml(config))
     command = ["fit", "--config", str(file), "--cache-dir", str(cache_dir), "--no-figures"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "align_cache", *command], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "align_cache", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
     )
     while process.poll() is None and not list(cache_dir.glob("runs/*/checkpoints/adapters-0003.*")):
         time.sleep(0.002)
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
     assert process.returncode == exit_code, err
+    assert ("align-cache fit --resume latest" in err) == (sent != signal.SIGKILL)
     stopped = find_run(cache_dir)
     assert stopped.info()["status"] == status
     assert load_adapters(stopped.checkpoints, "last")[1] < EPOCHS

@@ -14,8 +14,11 @@ import tomli_w
 from align_cache.config import flag_layer
 from align_cache.results import find_run
 from align_cache.sweep_records import trials_of
+from tests.crash.test_extract_interrupted import hear_interrupts
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import TOY
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for children in /proc")
 
@@ -32,36 +35,71 @@ def children_of(pid: int) -> set[int]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def is_training(pid: int) -> bool:
+    """Whether a child is one of the pool and no helper of ``multiprocessing``."""
+    return b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
-def test_a_sweep_that_is_stopped_leaves_no_process_and_goes_on(
-    number: signal.Signals, code: int, cache_dir: Path, tmp_path: Path
-) -> None:
+def sweep_command(cache_dir: Path, tmp_path: Path) -> list[str]:
+    """A sweep of eight trials in two processes."""
     paired_sets(cache_dir)
     settings = flag_layer({**TOY, "optim.epochs": 3}).values
     file = tmp_path / "toy.toml"
     file.write_text(tomli_w.dumps({**settings, "grid": {"seed": list(range(8))}}))
-    command = [sys.executable, "-m", "align_cache", "sweep", "--config", str(file), "--jobs", "2",
+    return [sys.executable, "-m", "align_cache", "sweep", "--config", str(file), "--jobs", "2",
                "--no-figures", "--cache-dir", str(cache_dir)]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    folder = cache_dir / "sweeps" / "toy"
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_sweep_that_is_stopped_leaves_no_process_and_goes_on(
+    number: signal.Signals, code: int, cache_dir: Path, tmp_path: Path
+) -> None:
+    command, folder = sweep_command(cache_dir, tmp_path), cache_dir / "sweeps" / "toy"
+    process = subprocess.Popen(
+        command,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=hear_interrupts,
+    )
     wait_until(lambda: (folder / "trials.jsonl").exists())
     workers = children_of(process.pid)
     assert len(workers) >= 2
     process.send_signal(number)
-    assert process.wait(timeout=60) == code
+    assert process.wait(timeout=180) == code
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     ended = len(trials_of(folder))
     assert 1 <= ended < 8
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=120)
+    subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, timeout=120)
     trials = trials_of(folder)
     assert len({trial.key for trial in trials}) == 8
     assert all(trial.status == "finished" for trial in trials)
     assert all(find_run(cache_dir, str(trial.run)).info()["status"] == "finished" for trial in trials)
+
+
+def test_a_sweep_whose_process_is_killed_says_so_leaves_no_other_and_goes_on(
+    cache_dir: Path, tmp_path: Path
+) -> None:
+    command, folder = sweep_command(cache_dir, tmp_path), cache_dir / "sweeps" / "toy"
+    process = subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: (folder / "trials.jsonl").exists())
+    workers = [pid for pid in children_of(process.pid) if is_training(pid)]
+    os.kill(workers[0], signal.SIGKILL)
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 1, err
+    assert "error: a process of the sweep was killed from outside (was memory short?)" in err
+    assert "Traceback" not in err
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, timeout=120)
+    assert [trial.status for trial in trials_of(folder)].count("finished") == 8

@@ -60,7 +60,7 @@ def test_a_missing_feature_set_names_the_command_that_makes_it(
 
 
 @pytest.mark.parametrize(
-    "command", ["extract", "fit", "eval", "report", "demo", "compare", "import", "cache", "runs"]
+    "command", ["extract", "fit", "eval", "report", "demo", "compare", "import", "cache", "plot", "runs"]
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0

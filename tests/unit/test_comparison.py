@@ -306,6 +306,17 @@ def test_a_number_that_some_runs_lack_says_of_how_many_it_is(runs: Runs) -> None
     assert loss.rows == (("1", "3.0000 ± 0.0000", "0.1000 ± 0.0000", "not measured"),)
 
 
+def test_cosine_similarity_has_a_table_where_it_was_measured(runs: Runs) -> None:
+    measured = {**evaluation(0.1)["embeddings"], "similarity": {"matched": 0.5, "unmatched": 0.25}}
+    both = compare([runs.add("old", 0.1), runs.add("new", 0.1, seed=1, embeddings=measured)])
+    (table,) = [table for table in comparison_tables(both) if table.title == "Cosine similarity"]
+    assert table.columns == ("group", "matched pairs", "unmatched pairs")
+    assert table.rows == (("1", "0.5000 (n = 1)", "0.2500 (n = 1)"),)
+    assert words("similarity.matched") == ("cosine similarity", "matched pairs")
+    before = compare([runs.add("older", 0.1)])
+    assert not any(table.title == "Cosine similarity" for table in comparison_tables(before))
+
+
 def test_a_probe_by_another_number_of_neighbours_is_another_column(runs: Runs) -> None:
     judged = {k: {"name": "classes", "rows": {"image_features": {"knn": {"accuracy": k / 100, "k": k}}}}
               for k in (5, 20)}  # fmt: skip

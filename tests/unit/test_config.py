@@ -1,4 +1,4 @@
-"""Precedence, every error at once, and configs that hold the first document's values."""
+"""Precedence, every error at once, and configs that hold the documents' values."""
 
 import tomllib
 from pathlib import Path
@@ -94,6 +94,30 @@ def test_a_shipped_config_states_the_documents_values(name: str, expected: dict[
     assert fit_config(file=CONFIGS / f"{name}.toml").adapter.type == name.split("-")[0]
 
 
+# What the second document states; its formula sums over texts and has neither smoothing nor a reference.
+SECOND = {
+    "data.dataset": "flickr8k",
+    "data.reference": "none",
+    "loss.contrastive": "infonce",
+    "loss.direction": "text_to_image",
+    "loss.label_smoothing": 0.0,
+    "loss.distribution_matching": False,
+    "optim.epochs": 30,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "pair"),
+    [("clip-bert", ("clip-vit-b32", "bert", None)), ("lstm-cnn", ("resnet18", "tokens", "lstm"))],
+)
+def test_the_second_documents_pairs_have_what_it_states(name: str, pair: tuple[str, str, str | None]) -> None:
+    config = fit_config(file=CONFIGS / f"{name}.toml")
+    values = config.model_dump(mode="json")
+    for key, value in SECOND.items():
+        assert look_up(values, key) == (None if value == "none" else value), key
+    assert (config.data.image_encoder, config.data.text_encoder, config.adapter.text_type) == pair
+
+
 @pytest.mark.parametrize("name", ["linear", "mlp"])
 def test_without_a_file_an_adapter_has_its_experiments_values(name: str) -> None:
     from_flag = fit_config(flags={"adapter.type": name}).model_dump(mode="json")
@@ -104,7 +128,7 @@ def test_without_a_file_an_adapter_has_its_experiments_values(name: str) -> None
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda p: p.stem)
 def test_the_head_of_a_shipped_config_names_its_command(path: Path) -> None:
-    command = "sweep" if path.stem == "sweep" else "fit"
+    command = {"sweep": "sweep", "variance-aware": "study", "text-towers": "study"}.get(path.stem, "fit")
     assert f"align-cache {command} --config configs/{path.name}" in path.read_text().split("\n\n")[0]
 
 

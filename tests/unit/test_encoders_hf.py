@@ -225,7 +225,7 @@ def test_a_folder_without_a_config_or_preprocessing_is_refused(save: Save, tmp_p
 @pytest.mark.parametrize(
     ("config", "what"),
     [
-        ({"model_type": "clip", "text_config": {}, "vision_config": {}}, "several towers"),
+        ({"model_type": "siglip", "text_config": {}, "vision_config": {}}, "several towers"),
         ({"model_type": "t5", "vocab_size": 9, "is_encoder_decoder": True}, "several towers"),
         ({"model_type": "wav2vec2"}, "how the output of a wav2vec2 model becomes one vector"),
         ({"model_type": "gpt2", "vocab_size": 9}, "how the output of a gpt2 model becomes one vector"),
@@ -264,6 +264,8 @@ def test_built_in_architectures_are_those_of_the_published_ids() -> None:
         assert {key: getattr(default, key) for key in NAMED[name].config} == NAMED[name].config
     assert {name: named.repo_id.partition("/")[2] for name, named in NAMED.items()} == {
         "distilbert": "distilbert-base-uncased", "bert": "bert-base-uncased", "dinov2": "dinov2-base",
+        "clip-vit-b32": "clip-vit-base-patch32@refs/pr/15",
+        "clip-text-b32": "clip-vit-base-patch32@refs/pr/15",
     }  # fmt: skip
 
 

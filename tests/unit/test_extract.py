@@ -86,8 +86,11 @@ IDENTITY_CHANGES: dict[str, Any] = {
     "dtype": "float32",
     "batch_size": 5,
     "shard_rows": 9,
+    "image_noise": "gaussian:3",
+    "decode": "fast",
 }
 NEEDS_OTHER_ENCODERS = {"revision", "tokenizer", "pooling", "max_length", "resize", "templates", "vocabulary"}
+NEEDS_OTHER_ENCODERS |= {"caption_noise", "captions_of"}
 """Tested with the encoders and sources that have them."""
 
 

@@ -49,15 +49,18 @@ def test_a_run_on_the_gpu_ends_near_the_run_on_the_cpu(precision: str, cache_dir
     assert losses[1] == pytest.approx(losses[0], rel=1e-3 if precision == "fp32" else 2e-2)
 
 
+@pytest.mark.parametrize("schedule", ["fixed", "variance"])
 @pytest.mark.parametrize("cuda_graph", [False, True])
-def test_runs_trained_together_on_the_gpu_are_the_runs_alone(cuda_graph: bool, cache_dir: Path) -> None:
+def test_runs_trained_together_on_the_gpu_are_the_runs_alone(
+    cuda_graph: bool, schedule: str, cache_dir: Path
+) -> None:
     """Stacked, and with the step recorded as a graph: the same losses as eager runs one by one."""
     paired_sets(cache_dir, n=200)
     flags: dict[str, object] = {
         **{"data.dataset": "toy", "data.image_encoder": "image", "data.text_encoder": "text"},
         **{"data.reference": "reference", "data.batch_size": 32, "adapter.dropout": 0.2},
         **{"optim.epochs": 6, "optim.warmup_epochs": 1, "optim.lr": 1e-3},
-        **{"device": "cuda", "precision": "fp32"},
+        **{"device": "cuda", "precision": "fp32", "loss.schedule": schedule},
     }
     seeds, opened = range(4), Opened(cache_dir, whole=True)
     sessions = [
@@ -71,13 +74,15 @@ def test_runs_trained_together_on_the_gpu_are_the_runs_alone(cuda_graph: bool, c
         assert found == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("schedule", ["fixed", "variance"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_recorded_step_is_the_eager_step(precision: str, cache_dir: Path) -> None:
+def test_a_recorded_step_is_the_eager_step(precision: str, schedule: str, cache_dir: Path) -> None:
     paired_sets(cache_dir, n=200)
     flags: dict[str, object] = {
         **{"data.dataset": "toy", "data.image_encoder": "image", "data.text_encoder": "text"},
         **{"data.reference": "reference", "data.batch_size": 32, "loss.learn_temperature": True},
         **{"optim.epochs": 6, "optim.warmup_epochs": 1, "device": "cuda", "precision": precision},
+        "loss.schedule": schedule,
     }
     eager, graph = (
         fit(fit_config(flags={**flags, "cuda_graph": c}), cache_dir=cache_dir) for c in (False, True)

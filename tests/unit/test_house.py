@@ -9,14 +9,20 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "align_cache"
 
-STAGE_1 = ("sources", "encoders", "decoding", "encoding", "extraction", "pictures", "vocabulary")
+STAGE_1 = (
+    *("sources", "encoders", "decoding", "encoding", "extraction", "pictures", "vocabulary"),
+    *("stored_captions", "origin", "variants", "ray_extraction"),
+)
 STAGE_2 = (
     *("assemble", "trainer", "validation", "losses", "schedule", "fitting", "session", "stacking"),
     *("batches", "curriculum", "run_shape"),
-    *("sweeping", "sweep_workers", "tpe", "trials"),
+    *("sweeping", "sweep_workers", "ray_sweep", "tpe", "trials"),
 )
-STAGE_3 = ("evaluation", "run_features", "zero_shot", "reporting")
-PURE = ("metrics", "losses", "schedule", "closed_form")
+STAGE_3 = (
+    *("evaluation", "run_features", "zero_shot", "reporting", "plotting", "drawn_pairs", "study_judging"),
+    *("noisy_pairs", "stress_comparison", "stress_record"),
+)
+PURE = ("metrics", "losses", "schedule", "closed_form", "corruption", "feature_noise")
 
 
 def imports(path: Path) -> set[str]:
@@ -53,21 +59,28 @@ def test_stages_meet_on_disk_only(stage: tuple[str, ...], others: tuple[str, ...
 
 def test_losses_and_metrics_know_nothing_of_files_or_settings() -> None:
     for path in modules(*PURE):
-        assert imports(path) <= {"errors", "metrics", "adapters", "losses", "closed_form"}, path
+        assert imports(path) <= {"errors", "metrics", "adapters", "losses", "closed_form", "corruption"}, path
 
 
 def test_below_the_stage_functions_there_are_no_config_objects() -> None:
     stage_functions = {
         "extraction.py",
+        "ray_extraction.py",
+        "ray_sweep.py",
         "assemble.py",
         "fitting.py",
         "session.py",
         "run_shape.py",
         "run_features.py",
+        "drawn_pairs.py",
         "sweeping.py",
+        "studying.py",
+        "study_judging.py",
         "trials.py",
         "sweep_workers.py",
         "evaluation.py",
+        "stress.py",
+        "variants.py",
         "demo.py",
         "model.py",
         "__init__.py",

@@ -1,16 +1,22 @@
 """Pairing by id, splitting by image, batching without false negatives."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from align_cache.batches import Batches
+from align_cache.config import to_toml
 from align_cache.embedding import FeatureRows
 from align_cache.errors import PairingError
-from align_cache.pairs import join, split_pairs
+from align_cache.fitting import fit
+from align_cache.pairs import Splits, join, split_pairs
+from align_cache.settings import fit_config
 from tests.unit.stored import paired_sets
+from tests.unit.test_fit import toy
 
 
 def test_every_caption_is_joined_to_the_image_that_its_group_id_names(cache_dir: Path) -> None:
@@ -74,9 +80,9 @@ def test_a_text_set_in_the_place_of_images_is_refused(cache_dir: Path) -> None:
 def test_no_image_stands_in_two_splits_and_test_images_in_none(cache_dir: Path) -> None:
     joined = join(*paired_sets(cache_dir))
     for how in ("dataset", "fraction"):
-        splits = split_pairs(joined, how=how, val_fraction=0.25, num_samples=None, seed=0)  # type: ignore[arg-type]
+        splits = split_pairs(joined, how=how, val_fraction=0.25, num_samples=None, seed=0)
         train, val = set(splits.train.sample_ids), set(splits.val.sample_ids)
-        test = set(joined.pairs.sample_ids[joined.splits == "test"])
+        test = set(joined.pairs.sample_ids[joined.images_of("test")])
         assert not train & val
         assert not (train | val) & test
     assert len(val) == 9  # a quarter of 36 training images
@@ -90,6 +96,76 @@ def test_a_smaller_subset_lies_inside_a_larger_one_of_the_same_seed(cache_dir: P
     ]
     assert [len(ids) for ids in drawn] == [5, 11, 30]
     assert drawn[0] < drawn[1] < drawn[2]
+
+
+@pytest.mark.parametrize("how", ["dataset", "fraction"])
+def test_a_smaller_fraction_lies_inside_a_larger_one_and_all_is_all(cache_dir: Path, how: Any) -> None:
+    joined = join(*paired_sets(cache_dir, n=200))
+
+    def trained(fraction: float | None, seed: int = 3) -> set[str]:
+        splits = split_pairs(
+            joined, how=how, val_fraction=0.25, num_samples=None, train_fraction=fraction, seed=seed
+        )
+        return set(splits.train.sample_ids)
+
+    everything = trained(None)
+    drawn = [trained(fraction) for fraction in (0.1, 0.25, 0.5, 1.0)]
+    assert [len(ids) for ids in drawn] == [round(f * len(everything)) for f in (0.1, 0.25, 0.5, 1.0)]
+    assert drawn[0] < drawn[1] < drawn[2] < drawn[3] == everything
+    assert trained(0.1, seed=4) != drawn[0]
+
+
+def test_a_fraction_is_the_same_draw_as_its_number_and_both_bound(cache_dir: Path) -> None:
+    joined = join(*paired_sets(cache_dir))  # 36 training images
+
+    def split(num_samples: int | None, fraction: float | None) -> Splits:
+        return split_pairs(
+            joined, how="dataset", val_fraction=0.25, num_samples=num_samples, train_fraction=fraction, seed=0
+        )
+
+    by_fraction, by_number = split(None, 0.25), split(9, None)
+    assert (by_fraction.train.sample_ids == by_number.train.sample_ids).all()
+    assert by_fraction.notes == ("train_fraction = 0.25: 9 of 36 training images",)
+    both = split(5, 0.25)
+    assert set(both.train.sample_ids) < set(by_fraction.train.sample_ids)
+    assert both.train.n_images == 5
+    assert both.notes[1:] == ("num_samples = 5 bounds them further",)
+    assert split(12_800, 0.25).train.n_images == 9
+    with pytest.raises(PairingError, match="1 images to train and 12 to validate"):
+        split(None, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((), (12_800, None)),
+        (("data.train_fraction=0.5",), (None, 0.5)),
+        (("data.train_fraction=0.5", "data.num_samples=100"), (100, 0.5)),
+        (("data.train_fraction=none",), (12_800, None)),
+    ],
+)
+def test_a_fraction_alone_is_not_cut_by_the_default_number_and_a_resumed_run_agrees(
+    tmp_path: Path, given: tuple[str, ...], expected: tuple[int | None, float | None]
+) -> None:
+    config = fit_config(assignments=given)
+    assert (config.data.num_samples, config.data.train_fraction) == expected
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    assert fit_config(file=tmp_path / "config.toml") == config
+
+
+@pytest.mark.parametrize("images", [2, 7, 8, 9, 23])
+def test_few_images_make_a_batch_an_epoch_and_its_loss_is_not_halved(cache_dir: Path, images: int) -> None:
+    """Batches of 8 accumulated by two: what is missing of a step is not taken for a loss of zero."""
+    paired_sets(cache_dir)
+    config = toy(
+        data__num_samples=images, optim__epochs=1, optim__warmup_epochs=0, adapter__dropout=0.0, seed=5
+    )
+    run = fit(config, cache_dir=cache_dir)
+    size, info = min(8, images), run.info()
+    assert (info["batch_size"], info["steps_per_epoch"]) == (size, max(1, -(-(images // 8) // 2)))
+    assert any("all of them in one batch" in note for note in info["notes"]) == (images < 8)
+    first = next(record for record in run.records() if record["kind"] == "step")
+    assert first["contrastive"] > 0.7 * np.log(size), "untrained adapters tell nothing apart"
 
 
 def test_without_splits_a_fixed_share_validates_whatever_the_seed(cache_dir: Path) -> None:
@@ -145,10 +221,10 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(cache_dir: Path) -> None:
 
 def test_validation_images_do_not_train_where_none_are_named_for_training(cache_dir: Path) -> None:
     joined = join(*paired_sets(cache_dir))
-    joined.splits[joined.splits == "train"] = ""
+    joined = replace(joined, splits=np.where(joined.splits == b"train", b"", joined.splits))
     splits = split_pairs(joined, how="dataset", val_fraction=0.25, num_samples=None, seed=0)
     assert (splits.train.n_images, splits.val.n_images) == (36, 12)
-    joined.splits[joined.splits == ""] = "test"
+    joined = replace(joined, splits=np.where(joined.splits == b"", b"test", joined.splits))
     with pytest.raises(PairingError, match="0 images to train and 12 to validate"):
         split_pairs(joined, how="dataset", val_fraction=0.25, num_samples=None, seed=0)
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align_cache import pictures
+from align_cache import origin, pictures
 from align_cache.errors import SourceError, UsageError
 from align_cache.external import import_features
 from align_cache.extraction import extract
@@ -19,6 +18,7 @@ from align_cache.results import Run
 from align_cache.settings import ExtractConfig
 from align_cache.sources import open_source
 from align_cache.store import FeatureSet
+from align_cache.store.provenance import provenance_bytes, read_provenance
 
 
 def a_run(cache_dir: Path, features: FeatureSet, *ids: str) -> Run:
@@ -35,6 +35,12 @@ def extracted(cache_dir: Path, **settings: Any) -> FeatureSet:
     config = ExtractConfig(encoders=("small-cnn",), weights={"*": "random"}, device="cpu", **settings)
     (result,) = extract(config, cache_dir=cache_dir)
     return FeatureSet.open(result.folder)
+
+
+def record_source(features: FeatureSet, source: dict[str, Any]) -> None:
+    """Say of a feature set that it came from somewhere else."""
+    record = read_provenance(features.folder, key=features.key) | {"source": source}
+    (features.folder / "provenance.json").write_bytes(provenance_bytes(record, key=features.key))
 
 
 def picture(run: Run, sample_id: str) -> np.ndarray:
@@ -64,7 +70,7 @@ def test_drawn_scenes_are_drawn_again_without_loss_and_once(
     assert collect_pictures(run, cache_dir=cache_dir) == pictures.Collected(2, 2, None)
     scene = open_source("shapes", options={"count": 6, "image_size": 32, "seed": 3}).read_image(2)
     np.testing.assert_array_equal(picture(run, "scene-000002"), scene)
-    monkeypatch.setattr(pictures, "open_source", None)  # whatever opens the data again fails
+    monkeypatch.setattr(origin, "open_source", None)  # whatever opens the data again fails
     assert collect_pictures(run, cache_dir=cache_dir) == pictures.Collected(2, 2, None)
 
 
@@ -106,16 +112,14 @@ def test_pictures_that_were_found_once_stay_when_others_are_missing(
     given = collect_pictures(run, cache_dir=cache_dir, data_dir=elsewhere)
     assert (given.found, given.wanted) == (1, 3)
     assert "1 of 3 images are not there" in str(given.note)
-    assert "2.jpg: 4 bytes that are no image" in str(given.note)
+    assert "2.jpg: 4 bytes that are no JPEG, PNG" in str(given.note)
     assert collect_pictures(run, cache_dir=cache_dir) == given
 
 
 def test_what_came_from_the_hub_is_never_asked_for(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features = extracted(cache_dir, dataset="shapes", options={"count": 4, "image_size": 16})
-    path = features.folder / "provenance.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps(told | {"source": {"name": "flickr8k", "data_dir": None, "options": {}}}))
-    monkeypatch.setattr(pictures, "open_source", None)  # fails if it is called
+    record_source(features, {"name": "flickr8k", "data_dir": None, "options": {}})
+    monkeypatch.setattr(origin, "open_source", None)  # fails if it is called
     run = a_run(cache_dir, features, "scene-000000")
     found = collect_pictures(run, cache_dir=cache_dir)
     assert found.found == 0
@@ -129,9 +133,7 @@ def test_a_place_that_is_only_recorded_is_shown_only_if_it_holds_what_was_extrac
 ) -> None:
     """A cache that came from somebody else must not put other files of this machine on the page."""
     features = extracted(cache_dir, dataset="shapes", options={"count": 4, "image_size": 16})
-    path = features.folder / "provenance.json"
-    elsewhere = {"name": "folder", "data_dir": str(photographs), "options": {}}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"source": elsewhere}))
+    record_source(features, {"name": "folder", "data_dir": str(photographs), "options": {}})
     found = collect_pictures(a_run(cache_dir, features, "0.jpg"), cache_dir=cache_dir)
     assert found.found == 0
     assert "no longer holds what was extracted" in str(found.note)

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from align_cache.cli import main
 from align_cache.errors import RunError, UsageError
 from align_cache.reporting import draw_figures, report, style
-from align_cache.reporting.curves import loss_curves
+from align_cache.reporting.curves import distribution_curves, loss_curves
 from align_cache.reporting.evaluation_tables import calibrated_table, evaluation_tables, hypothesis_table
 from align_cache.reporting.gallery import gallery
 from align_cache.reporting.heatmap import alignment_heatmap
@@ -25,7 +25,8 @@ from align_cache.reporting.page import render
 from align_cache.reporting.records import read_run
 from align_cache.reporting.space import project, thin
 from align_cache.reporting.tables import Table, chance_recall
-from align_cache.reporting.tsne import PAIRS, chosen_perplexities, tsne_figure
+from align_cache.reporting.training_table import training_table
+from align_cache.reporting.tsne_snapshots import PAIRS, chosen_perplexities, first_and_last_figure
 from align_cache.reporting.wording import NOT_MEASURED, number, p_value
 
 EPOCHS, ROWS, DIM = 3, 24, 16
@@ -64,6 +65,7 @@ def epoch_record(epoch: int) -> dict[str, Any]:
     record = {
         "kind": "epoch", "epoch": epoch, "lr": 1e-4, "val": losses, "alignment": alignment(level),
         "chance": {"mutual_knn": 10 / 19, "cka": 0.0}, "n": 20, "k": 10, "retrieval": retrieval(0.1 + level),
+        "similarity": {"matched": 0.4 + level, "unmatched": 0.3 - level},
         "distribution": distribution(level), "duration_s": 1.0,
         "hypotheses": {metric: {"h1": level - 0.02, "h2": level - 0.08} for metric in ("mutual_knn", "cka")},
     }  # fmt: skip
@@ -83,6 +85,7 @@ def evaluation_record() -> dict[str, Any]:
         "features": {"alignment": alignment(0.0), "retrieval": None, "distribution": distribution(0.0)},
         "embeddings": {
             "alignment": alignment(0.1), "retrieval": retrieval(0.2), "distribution": distribution(0.1),
+            "similarity": {"matched": 0.6512, "unmatched": 0.1234},
         },
         "chance": {"mutual_knn": 10 / 19, "cka": 0.0}, "hypotheses": {"embeddings": {"mutual_knn": margins}},
         "probe": {"name": "cifar10", "rows": rows, "relative": {"image_features": {"linear": 0.97}}},
@@ -317,6 +320,25 @@ def test_values_and_recalls_carry_intervals_and_the_null_has_its_table(tmp_path:
     assert "Calibrated alignment, embeddings" in page
     assert "95% interval 15.1–26.1" in page
     assert "95% interval 0.4875 … 0.5125" in page
+
+
+def test_cosine_similarity_stands_in_the_tables_and_is_drawn_over_training(flat_run: Path) -> None:
+    run = read_run(flat_run)
+    (spread,) = (table for table in evaluation_tables(run.judged) if table.title == "Distribution")
+    assert spread.rows[:2] == (
+        ("cosine similarity, matched pairs", NOT_MEASURED, "0.6512"),
+        ("cosine similarity, unmatched pairs", NOT_MEASURED, "0.1234"),
+    )
+    (row,) = training_table(run).rows
+    assert row == ("resnet18 + tokens, mlp", "3, best 3", "4.9000", "0.5000", "0.2000")
+    figure = distribution_curves(run)
+    assert figure is not None
+    (axes,) = (axes for axes in figure.axes if axes.get_title(loc="left") == "Cosine similarity")
+    matched, unmatched, *_ = axes.lines
+    levels = [0.1 * epoch / EPOCHS for epoch in range(EPOCHS + 1)]
+    assert list(np.ravel(matched.get_ydata())) == pytest.approx([0.4 + level for level in levels])
+    assert list(np.ravel(unmatched.get_ydata())) == pytest.approx([0.3 - level for level in levels])
+    assert {"matched", "unmatched"} <= {text.get_text() for text in axes.texts}
 
 
 def test_margins_in_counts_are_drawn_apart_from_shares(tmp_path: Path) -> None:
@@ -644,7 +666,7 @@ def test_a_perplexity_without_snapshots_is_refused(flat_run: Path) -> None:
 
 
 def test_tsne_shows_the_first_and_the_last_epoch_with_pairs_joined(clustered: Path) -> None:
-    figure = tsne_figure(read_run(clustered), 10)
+    figure = first_and_last_figure(read_run(clustered), 10)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["epoch 0, before training", "epoch 9"]
     lengths = []
     for axes in figure.axes:
@@ -660,7 +682,7 @@ def test_tsne_shows_the_first_and_the_last_epoch_with_pairs_joined(clustered: Pa
 def test_tsne_is_a_file_for_each_perplexity_and_stands_on_the_page(clustered: Path) -> None:
     page = report(clustered, perplexities=(5, 20)).read_text(encoding="utf-8")
     drawn = sorted(path.stem for path in (clustered / "figures").glob("tsne*.png"))
-    assert drawn == ["tsne_perplexity_20", "tsne_perplexity_5"]
+    assert drawn == ["tsne-first-last-perplexity-20", "tsne-first-last-perplexity-5"]
     assert page.index("captions, perplexity 5") < page.index("captions, perplexity 20")
     first = content(clustered)
     report(clustered, perplexities=(5, 20))

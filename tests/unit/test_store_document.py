@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from align_cache.store import FeatureSet
+from align_cache.store.layout import EncoderIdentity, TokensIdentity
 from align_cache.store.shard import HEADER_BYTES, MAX_STRING_BYTES, OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from align_cache.store.verify import verify
 
@@ -20,7 +21,7 @@ COLUMNS = {
     "split": ["train"] * 10,
     "text": ["a caption"] * 10,
 }
-TYPES = {"int64": "<i8", "float16 or float32": "<f2", "UTF-8": "|S"}
+TYPES = {"int64": "<i8", "float16, float32 or int32": "<f2", "UTF-8": "|S"}
 JSON_TYPES = {"integer": int, "string": str, "boolean": bool, "list": list, "object": dict}
 
 
@@ -76,6 +77,11 @@ def test_the_document_lists_the_keys_of_the_identity(toy_identity):
     for name, value in identity.items():
         found |= {f"{name}.{part}" for part in value} if isinstance(value, dict) and value else {name}
     assert {row[0] for row in table("identity key")} == found
+
+
+def test_the_document_lists_what_the_encoder_of_token_ids_says():
+    documented = {row[0].removeprefix("encoder.") for row in table("token key")}
+    assert documented == TokensIdentity.model_fields.keys() - EncoderIdentity.model_fields.keys()
 
 
 def test_the_document_has_the_numbers_of_the_code():

@@ -1,7 +1,9 @@
 """Reading: rows against a plain reference, refusals, and finding a set by name."""
 
+import errno
 import mmap
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,3 +209,42 @@ def test_a_set_with_an_unreadable_manifest_hides_no_other_and_is_counted(cache):
     assert len(find(cache)) == 2
     with pytest.raises(CacheError, match="1 cannot be read"):
         open_feature_set(cache, "birds", "dinov2")
+
+
+def test_columns_as_bytes_and_single_words_are_those_of_the_decoded_columns(features):
+    for column, decoded in {"sample_id": features.sample_ids, "group_id": features.group_ids,
+                            "split": features.splits, "text": features.texts}.items():  # fmt: skip
+        encoded = features.encoded(column)
+        assert [name.decode() for name in encoded.tolist()] == decoded.tolist()
+        assert [features.words(column, row) for row in range(10)] == decoded.tolist()
+
+
+def test_a_column_that_is_not_there_has_neither_bytes_nor_words(write_toy):
+    features = FeatureSet.open(write_toy())
+    assert features.encoded("text") is None
+    assert features.words("text", 3) is None
+
+
+def test_words_that_are_no_utf8_are_refused_under_a_right_checksum(write_toy):
+    """Bytes that the writer would not take, put in by hand."""
+    folder = write_toy()
+    features = FeatureSet.open(folder)
+    first, second, *others = features._shards
+    forged = replace(second, columns={**second.columns, "sample_id": np.array([b"\xff"] * 4)})
+    features._shards = (first, forged, *others)
+    for read in (lambda: features.sample_ids, lambda: features.encoded("sample_id"),
+                 lambda: features.words("sample_id", 5)):  # fmt: skip
+        with pytest.raises(CorruptError, match=r"sample_id in .* is not UTF-8"):
+            read()
+
+
+def test_more_shards_than_can_be_mapped_are_refused_with_the_way_out(write_toy, monkeypatch):
+    folder = write_toy()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(np, "memmap", full)
+    with pytest.raises(CacheError, match="holds as many maps as the system allows") as caught:
+        FeatureSet.open(folder)
+    assert "vm.max_map_count" in caught.value.hint

@@ -16,6 +16,7 @@ from align_cache.metrics.hypothesis import hypotheses
 from align_cache.metrics.interval import estimate, jackknife_terms
 from align_cache.metrics.resampling import SPLITS, groups_terms, half_splits, halves_terms, without_groups
 from align_cache.metrics.significance import permutation_null
+from align_cache.metrics.similarity import pair_similarity
 from align_cache.metrics.summary import PAIRS, concatenate, margins, summarise
 
 
@@ -43,6 +44,7 @@ def test_concatenation_has_the_mean_of_both_kernels() -> None:
 def test_the_four_pairs_are_measured_by_both_metrics() -> None:
     rows = views()
     record = summarise(rows, captions=rows["text"], caption_image=np.arange(40), k=5).record
+    assert record["similarity"] == pair_similarity(rows["image"], rows["text"]).to_record()
     assert record["distribution"]["modality_gap"] > 0
     assert record["distribution"]["variance_difference"] > 0
     for name, (a, b) in PAIRS.items():
@@ -57,6 +59,7 @@ def test_what_cannot_be_measured_is_absent_and_the_rest_is_there() -> None:
     del rows["reference"]
     summary = summarise(rows, captions=rows["text"], caption_image=np.arange(40), k=5, same_space=False)
     assert summary.record["retrieval"] is None
+    assert summary.record["similarity"] is None
     assert summary.record["distribution"]["modality_gap"] is None
     assert summary.record["distribution"]["variance_difference"] is None
     assert summary.record["alignment"]["cka"].keys() == {"image_text"}

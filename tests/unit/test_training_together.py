@@ -203,8 +203,10 @@ def test_measuring_seldom_changes_no_weight_and_the_best_epoch_is_measured_all_t
     assert all(("retrieval" in record) == (select_by == "mean_recall") for record in epochs(seldom))
     (measured,) = (record for record in seldom.records() if record["kind"] == "best")
     wanted = next(record for record in epochs(often) if record["epoch"] == best)
-    for key in ("alignment", "retrieval", "distribution", "hypotheses", "n", "k", "chance"):
+    for key in ("alignment", "retrieval", "similarity", "distribution", "hypotheses", "n", "k", "chance"):
         assert measured[key] == wanted[key]
+    cosines = [[record["similarity"] for record in epochs(run)] for run in (seldom, often)]
+    assert cosines[0] == cosines[1]  # in every epoch, measured or not
     assert scores_of(seldom) == scores_of(often)
     report = draw_figures(seldom.folder)
     assert report
