@@ -13,6 +13,7 @@ from align_cache.closed_form import TrainingRows
 from align_cache.embedding import Inputs, Where, open_inputs
 from align_cache.errors import ConfigError
 from align_cache.losses import Balance, Objective
+from align_cache.member import Member, moving_average
 from align_cache.model import Tokens, new_pair, solved_pair
 from align_cache.pairs import PairedFeatures, Pairs, Splits, join, split_pairs
 from align_cache.probing import ProbeSets, open_probe_sets
@@ -21,7 +22,6 @@ from align_cache.schedule import learning_rates
 from align_cache.settings import FitConfig, LossSettings
 from align_cache.store import FeatureSet, open_feature_set
 from align_cache.store.layout import PAD_ID
-from align_cache.trainer import Member, moving_average
 from align_cache.visiting import Order
 
 _DEFAULT_EMBED_DIM = 768

@@ -11,11 +11,12 @@ from align_cache.config import to_toml
 from align_cache.errors import AlignCacheError
 from align_cache.lock import holding
 from align_cache.results import Run, create_run, find_run
+from align_cache.run_loss import Losses
 from align_cache.runtime import keeping_freed_memory, now, provenance
 from align_cache.scalar_log import require_tensorboard
 from align_cache.session import OnRecord, Session
 from align_cache.settings import FitConfig, fit_config
-from align_cache.trainer import Losses, Trainer
+from align_cache.trainer import Trainer
 
 OnEnd: TypeAlias = Callable[[Session, Exception | None], None]
 

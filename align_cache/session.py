@@ -17,11 +17,11 @@ from align_cache.errors import CorruptError
 from align_cache.pairs import Pairs, Rows
 from align_cache.probing import probe_run
 from align_cache.results import Record, Run
+from align_cache.run_loss import Losses, require_finite, validation_loss
 from align_cache.runtime import peak_memory_bytes
 from align_cache.scalar_log import ScalarLog
 from align_cache.settings import FitConfig
 from align_cache.store import FeatureSet
-from align_cache.trainer import Losses, require_finite, validation_loss
 from align_cache.validation import (
     in_parts,
     mean_of_parts,

@@ -1,94 +1,22 @@
-"""The training loop: one step, one epoch, and the loss of what was not trained on.
+"""The training loop: one step, one epoch.
 
 A trainer takes the steps of one run, or of several runs of one shape together: then every tensor has a
 leading run dimension, and each run's result is the one it would have had alone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from align_cache.adapters import AdapterPair
 from align_cache.batches import StepRows
 from align_cache.capture import CapturedStep
 from align_cache.embedding import Batch, Inputs, embed
-from align_cache.errors import NonFiniteError
-from align_cache.losses import Balance, Directions, LossParts, Objective
+from align_cache.losses import Directions, LossParts
+from align_cache.member import Member
+from align_cache.run_loss import Losses, mean_loss, micro_batches
 from align_cache.stacking import stack, stack_values
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One run: what it trains and how; plain values, no config."""
-
-    pair: AdapterPair
-    objective: Objective
-    optimizer: Optimizer
-    learning_rates: Sequence[float]
-    """Of every step of the run."""
-    clip_grad_norm: float | None
-    seed: int
-    average: AveragedModel | None = None
-    """Moving average of the weights; None: not kept."""
-    balance: Balance | None = None
-    """Weighs the two directions of the loss; None: both alike."""
-
-    @property
-    def judged(self) -> AdapterPair:
-        """The pair that is measured and saved: the average where one is kept."""
-        if self.average is None:
-            return self.pair
-        assert isinstance(self.average.module, AdapterPair)  # what moving_average averages
-        return self.average.module
-
-    @property
-    def variance_weight(self) -> float | None:
-        """Weight of the distribution term; None where it is off."""
-        weight = self.objective.variance_weight
-        return None if weight is None else float(weight)
-
-    @property
-    def trained(self) -> list[Tensor]:
-        """The parameters that the optimiser moves."""
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """What was measured in the steps of one epoch, float64 on the CPU, one entry a step."""
-
-    parts: LossParts
-    grad_norm: Tensor
-    """Before clipping."""
-    temperature: Tensor
-    weights: Directions | None = None
-    """Of the two directions, where a balance weighs them."""
-
-    def means(self, weight: float | None) -> dict[str, float]:
-        """Mean the parts over the steps."""
-        return self._taken(lambda of_steps: float(of_steps.mean()), weight)
-
-    def step(self, index: int, weight: float | None) -> dict[str, float]:
-        """Return the parts of one step."""
-        return self._taken(lambda of_steps: float(of_steps[index]), weight)
-
-    def _taken(self, take: Callable[[Tensor], float], weight: float | None) -> dict[str, float]:
-        record = _record(*map(take, self.parts), weight=weight)
-        if self.weights is not None:
-            record |= {f"weight_{way}": take(own) for way, own in self.weights._asdict().items()}
-        return record
-
-
-def moving_average(pair: AdapterPair, decay: float) -> AveragedModel:
-    """Keep an exponential moving average of the weights beside them."""
-    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch declares no types here
-    return AveragedModel(pair, multi_avg_fn=average)
 
 
 class Trainer:
@@ -183,7 +111,7 @@ class Trainer:
         """Balance the directions by the embeddings of a step."""
         if self._balance is None:
             return None
-        blocks = (_micro_batches(rows, batch_size) for rows in (image, text))
+        blocks = (micro_batches(rows, batch_size) for rows in (image, text))
         weights: Directions = self._balance(*blocks, temperature=self._pair.temperature[..., None])
         return weights
 
@@ -210,80 +138,3 @@ class Trainer:
         for parameter in self._pair.parameters():
             if parameter.grad is not None:
                 parameter.grad.zero_()  # the members look into it
-
-
-@torch.no_grad()
-def validation_loss(
-    member: Member,
-    image: Tensor,
-    text: Tensor,
-    reference: Tensor | None,
-    *,
-    features: tuple[Tensor, Tensor],
-    batch_size: int,
-) -> dict[str, float]:
-    """Judge unit-norm embeddings (n, D), made of ``features``, in whole batches, as training does."""
-    size = min(batch_size, len(image))
-    whole = len(image) // size * size
-    parts = mean_loss(
-        member.objective,
-        image[:whole],
-        text[:whole],
-        None if reference is None else reference[:whole],
-        scale=member.judged,
-        features=(features[0][:whole], features[1][:whole]),
-        batch_size=size,
-    )
-    return _record(*(float(part) for part in parts), weight=member.variance_weight)
-
-
-def mean_loss(
-    objective: Objective,
-    image: Tensor,
-    text: Tensor,
-    reference: Tensor | None,
-    *,
-    scale: AdapterPair,
-    features: tuple[Tensor, Tensor],
-    batch_size: int,
-    weights: Directions | None = None,
-) -> LossParts:
-    """Mean the loss of embeddings (…, m · batch_size, D) over their m micro-batches: (…).
-
-    Similarities are scaled by the temperature, and the bias if there is one, of the pair ``scale``;
-    ``weights`` (…) are those of the two directions, None: both alike.
-    """
-    blocks = partial(_micro_batches, batch_size=batch_size)
-    losses = objective(
-        blocks(image),
-        blocks(text),
-        None if reference is None else blocks(reference),
-        temperature=scale.temperature[..., None],
-        bias=None if scale.bias is None else scale.bias[..., None],
-        features=(blocks(features[0]), blocks(features[1])),
-        weights=None if weights is None else Directions(*(way[..., None] for way in weights)),
-    )
-    return LossParts(*(part.mean(-1) for part in losses))
-
-
-def _micro_batches(rows: Tensor, batch_size: int) -> Tensor:
-    """View the rows of a step as its micro-batches: (…, m, batch_size, D)."""
-    return rows.view(*rows.shape[:-2], -1, batch_size, rows.shape[-1])
-
-
-def require_finite(losses: dict[str, float], *, epoch: int) -> None:
-    """Stop a run whose loss is no number.
-
-    Raises
-    ------
-    NonFiniteError
-    """
-    if losses["loss"] != losses["loss"] or abs(losses["loss"]) == float("inf"):
-        raise NonFiniteError(f"the loss is {losses['loss']} in epoch {epoch}",
-                             hint="lower optim.lr, or raise loss.temperature")  # fmt: skip
-
-
-def _record(loss: float, pull: float, match: float, *, weight: float | None) -> dict[str, float]:
-    """Name the parts, and the share of the loss that the weighted distribution term is."""
-    share = (weight or 0.0) * match / loss if loss else 0.0
-    return {"loss": loss, "contrastive": pull, "variance": match, "variance_share": share}

@@ -15,7 +15,7 @@ STAGE_1 = (
 )
 STAGE_2 = (
     *("assemble", "trainer", "validation", "losses", "schedule", "fitting", "session", "stacking"),
-    *("batches", "curriculum", "run_shape"),
+    *("batches", "curriculum", "member", "run_loss", "run_shape"),
     *("sweeping", "sweep_workers", "ray_sweep", "tpe", "trials"),
 )
 STAGE_3 = (
