@@ -292,9 +292,7 @@ def _origin(config: ExtractConfig) -> dict[str, Any]:
     }
 
 
-def _result(
-    job: Job, manifest: Manifest, cache_dir: Path, *, on_error: Literal["fail", "skip"]
-) -> Extracted:
+def _result(job: Job, manifest: Manifest, cache_dir: Path, *, on_error: Literal["fail", "skip"]) -> Extracted:
     if manifest.skipped and on_error == "fail":
         sample_id, reason = manifest.skipped[0]
         raise SampleError(
