@@ -98,6 +98,8 @@ def start(
     session = Session(run, config, parts, on_record=on_record)
     run.update(
         **session.description(),
+        status="running",  # from the first write on: a run stopped before its first epoch is gone on with
+        error=None,
         sweep=sweep,
         trial=trial,
         created=now(),

@@ -57,6 +57,11 @@ def sweep_command(cache_dir: Path, tmp_path: Path) -> list[str]:
                "--no-figures", "--cache-dir", str(cache_dir)]  # fmt: skip
 
 
+def go_on(command: list[str]) -> None:
+    again = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
+    assert again.returncode == 0, again.stderr
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
@@ -79,7 +84,7 @@ def test_a_sweep_that_is_stopped_leaves_no_process_and_goes_on(
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     ended = len(trials_of(folder))
     assert 1 <= ended < 8
-    subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, timeout=120)
+    go_on(command)
     trials = trials_of(folder)
     assert len({trial.key for trial in trials}) == 8
     assert all(trial.status == "finished" for trial in trials)
@@ -101,5 +106,5 @@ def test_a_sweep_whose_process_is_killed_says_so_leaves_no_other_and_goes_on(
     assert "error: a process of the sweep was killed from outside (was memory short?)" in err
     assert "Traceback" not in err
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
-    subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, timeout=120)
+    go_on(command)
     assert [trial.status for trial in trials_of(folder)].count("finished") == 8

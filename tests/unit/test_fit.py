@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from align_cache.assemble import Opened
 from align_cache.batches import Batches
 from align_cache.checkpoint import Weights, load_adapters, load_trainer, save_checkpoint
 from align_cache.errors import (
@@ -23,7 +24,7 @@ from align_cache.errors import (
     UsageError,
 )
 from align_cache.evaluation import evaluate
-from align_cache.fitting import fit, resume_fit
+from align_cache.fitting import fit, resume_fit, start
 from align_cache.metrics.alignment import ALIGNMENT_METRICS
 from align_cache.model import load_pair, new_pair
 from align_cache.pairs import join, split_pairs
@@ -514,3 +515,13 @@ def test_standardised_input_is_that_of_the_training_features(cache_dir: Path) ->
     weights, _ = load_adapters(run.checkpoints, "last")
     mean = next(tensor for name, tensor in weights.items() if name.startswith("image") and "mean" in name)
     assert np.allclose(mean.numpy(), features.take(train).astype(np.float64).mean(0), atol=1e-3)
+
+
+def test_a_run_that_was_stopped_before_its_first_epoch_is_gone_on_with(cache_dir: Path) -> None:
+    paired_sets(cache_dir)
+    whole = fit(toy(), cache_dir=cache_dir)
+    started = start(toy(), Opened(cache_dir)).run
+    assert started.info()["status"] == "running"
+    resumed = resume_fit(started.id, cache_dir=cache_dir)
+    assert resumed.info()["status"] == "finished"
+    assert without_durations(resumed.records()) == without_durations(whole.records())
