@@ -14,7 +14,7 @@ from align_cache.embedding import Inputs, Where, open_inputs
 from align_cache.errors import ConfigError
 from align_cache.losses import Balance, Objective
 from align_cache.member import Member, moving_average
-from align_cache.model import Tokens, new_pair, solved_pair
+from align_cache.run_adapters import Tokens, new_pair, solved_pair
 from align_cache.pairs import PairedFeatures, Pairs, Splits, join, split_pairs
 from align_cache.probing import ProbeSets, open_probe_sets
 from align_cache.runtime import memory_bytes, resolve_device, resolve_precision

@@ -12,7 +12,7 @@ from pathlib import Path
 from align_cache.corruption import Noise
 from align_cache.errors import UsageError
 from align_cache.metrics.retrieval import retrieval
-from align_cache.model import load_pair
+from align_cache.run_adapters import load_pair
 from align_cache.noisy_pairs import Embeddings, NoisyPairs, Side
 from align_cache.pairs import PairedFeatures, Pairs, join
 from align_cache.progress import Progress, no_progress

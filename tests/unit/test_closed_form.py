@@ -27,7 +27,7 @@ from align_cache.closed_form.cca import mean_reciprocal_rank
 from align_cache.closed_form.covariance import products
 from align_cache.closed_form.training_rows import Means
 from align_cache.errors import AlignCacheError, ConfigError, NonFiniteError, ShapeError
-from align_cache.model import new_pair, solved_pair
+from align_cache.run_adapters import new_pair, solved_pair
 from align_cache.settings import FitConfig, fit_config
 
 
