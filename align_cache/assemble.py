@@ -1,4 +1,4 @@
-"""From a training config to the parts of a run: data, batches, adapters, optimiser."""
+"""From a training config to the parts of a run: data, batches, adapters, what trains them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +12,13 @@ from align_cache.batches import Batches
 from align_cache.closed_form import TrainingRows
 from align_cache.embedding import Inputs, Where, open_inputs
 from align_cache.errors import ConfigError
-from align_cache.losses import Balance, Objective
-from align_cache.member import Member, moving_average
-from align_cache.run_adapters import Tokens, new_pair, solved_pair
+from align_cache.member import Member
+from align_cache.new_member import new_member
 from align_cache.pairs import PairedFeatures, Pairs, Splits, join, split_pairs
 from align_cache.probing import ProbeSets, open_probe_sets
+from align_cache.run_adapters import Tokens, new_pair, solved_pair
 from align_cache.runtime import memory_bytes, resolve_device, resolve_precision
-from align_cache.schedule import learning_rates
-from align_cache.settings import FitConfig, LossSettings
+from align_cache.settings import FitConfig
 from align_cache.store import FeatureSet, open_feature_set
 from align_cache.store.layout import PAD_ID
 from align_cache.visiting import Order
@@ -120,7 +119,7 @@ def assemble(config: FitConfig, opened: Opened, info: Mapping[str, Any] | None =
         embed_dim=embed_dim,
         chosen=chosen,
         inputs=inputs,
-        member=_member(config, pair, batches.steps_per_epoch, device),
+        member=new_member(config, pair, batches.steps_per_epoch, device),
         probe_sets=_probe_sets(config, joined, opened.cache_dir),
         reading_notes=_reading_notes(config.data.order, inputs),
     )
@@ -195,57 +194,6 @@ def _check_text(config: FitConfig, text: FeatureSet) -> None:
             f"adapter.text_type = {tower} reads token ids, and {text.name} holds features",
             hint="--text-encoder tokens, after align-cache extract --encoder tokens",
         )
-
-
-def _member(config: FitConfig, pair: AdapterPair, steps_per_epoch: int, device: torch.device) -> Member:
-    optim, loss = config.optim, config.loss
-    heads = [*pair.image.parameters(), *pair.text.parameters()]
-    groups: list[dict[str, Any]] = [{"params": heads, "weight_decay": optim.weight_decay, "lr_factor": 1.0}]
-    scalars = [pair.log_temperature] if loss.learn_temperature else []
-    scalars += [pair.bias] if pair.bias is not None else []
-    if scalars:
-        groups.append({"params": scalars, "weight_decay": 0.0, "lr_factor": optim.scalar_lr_factor})
-    rates = learning_rates(
-        optim.lr,
-        warmup_steps=round(optim.warmup_epochs * steps_per_epoch),
-        total_steps=optim.epochs * steps_per_epoch,
-        decay=optim.decay,
-        min_lr=optim.min_lr,
-        num_cycles=optim.num_cycles,
-        decay_steps=max(1, round(optim.decay_epochs * steps_per_epoch)),
-        decay_factor=optim.decay_factor,
-    )
-    return Member(
-        pair=pair,
-        objective=_objective(loss, config.siglip_bias, minimised=config.adapter.closed_form is None),
-        optimizer=torch.optim.AdamW(groups, lr=optim.lr, fused=device.type != "mps"),
-        learning_rates=rates,
-        clip_grad_norm=optim.clip_grad_norm,
-        seed=config.seed,
-        average=moving_average(pair, optim.ema_decay) if optim.ema_decay else None,
-        balance=_balance(loss, device),
-    )
-
-
-def _objective(loss: LossSettings, siglip_bias: float, *, minimised: bool) -> Objective:
-    """Give the loss; of adapters that do not minimise it, it measures the contrast alone."""
-    matched = minimised and loss.distribution_matching
-    return Objective(
-        contrastive=loss.contrastive,
-        direction=loss.direction,
-        label_smoothing=loss.label_smoothing,
-        bias=siglip_bias,
-        hardness=loss.hardness,
-        distribution=loss.distribution,
-        variance_weight=loss.variance_weight if matched else None,
-        structure_weight=(loss.structure_weight or None) if minimised else None,
-        structure_levels=loss.structure_levels,
-        structure_temperature=loss.structure_temperature,
-    )
-
-
-def _balance(loss: LossSettings, device: torch.device) -> Balance | None:
-    return None if loss.schedule == "fixed" else Balance(loss.schedule, decay=loss.schedule_ema).to(device)
 
 
 def _names(config: FitConfig, info: Mapping[str, Any] | None) -> tuple[str, str, str | None]:

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from align_cache.embedding import embed_pairs, embedding_views, feature_views, open_inputs
 from align_cache.errors import RunError, UsageError
-from align_cache.run_adapters import load_pair
 from align_cache.pairs import PairedFeatures, Pairs, Rows
 from align_cache.reporting.records import read_run
 from align_cache.reporting.space import load_snapshot
 from align_cache.results import Run
+from align_cache.run_adapters import load_pair
 from align_cache.run_features import choose_split, one_model, open_run_features
 from align_cache.runtime import resolve_device
 from align_cache.settings import fit_config

@@ -27,7 +27,8 @@ Where: TypeAlias = Literal["auto", "memory", "mmap"]
 Views: TypeAlias = dict[str, Tensor]
 """Unit-norm float32 rows (n, dim) of the same n pairs, by name; widths may differ."""
 
-_BLOCK_ROWS = 4096
+BLOCK_ROWS = 4096
+"""Rows that are embedded at a time."""
 _STEPS_AHEAD = 2
 """Steps whose rows are gathered from the map before they are needed."""
 
@@ -68,8 +69,8 @@ class FeatureRows:
 
     def blocks(self, rows: Rows) -> Iterator[Tensor]:
         """Gather rows some thousands at a time."""
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            yield self.take(rows[start : start + _BLOCK_ROWS])
+        for start in range(0, len(rows), BLOCK_ROWS):
+            yield self.take(rows[start : start + BLOCK_ROWS])
 
     def take(self, rows: Rows) -> Tensor:
         """Gather rows (…): float32 (…, dim), or int64 of token ids."""

@@ -13,10 +13,10 @@ from align_cache.embedding import embed_pairs, embedding_views, feature_views, o
 from align_cache.errors import UsageError
 from align_cache.gallery import gallery_record
 from align_cache.metrics.summary import Summary, margins, summarise
-from align_cache.run_adapters import load_pair
 from align_cache.pairs import PairedFeatures, Pairs
 from align_cache.probing import ProbeSets, open_probe_sets, probe_run, relative
 from align_cache.results import Record, Run
+from align_cache.run_adapters import load_pair
 from align_cache.run_features import choose_split, one_model, open_run_features
 from align_cache.runtime import now, resolve_device
 from align_cache.settings import EvalConfig, FitConfig, fit_config

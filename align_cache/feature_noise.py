@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
+from align_cache.corruption.chance import generator_of
 from align_cache.errors import ShapeError, UsageError
 
 STRENGTHS = {"gaussian": (0.25, 0.5, 1.0, 2.0, 4.0), "dropout": (0.1, 0.25, 0.5, 0.75, 0.9)}
@@ -52,14 +52,10 @@ def noisy_features(
     if features.ndim != 2 or len(features) != len(sample_ids):
         raise ShapeError(f"features have shape {features.shape}, expected ({len(sample_ids)}, dim)")
     rows, strength = features.astype(np.float32), strengths[severity - 1]
-    generators = (_generator(kind, name) for name in sample_ids)
+    generators = (generator_of(kind, name) for name in sample_ids)
     changed = (_gaussian if kind == "gaussian" else _dropout)(rows, strength, generators)
     unit_rows: NDArray[np.float32] = changed / np.linalg.norm(changed, axis=1, keepdims=True)
     return unit_rows
-
-
-def _generator(kind: str, sample_id: str) -> np.random.Generator:
-    return np.random.default_rng(xxhash.xxh3_64_intdigest(f"{kind}:{sample_id}".encode()))
 
 
 def _gaussian(

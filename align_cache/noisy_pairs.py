@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from align_cache.adapters import Adapter, AdapterPair
-from align_cache.embedding import FeatureRows, Inputs, embed, embed_pairs, embed_rows, open_inputs
+from align_cache.embedding import BLOCK_ROWS, FeatureRows, Inputs, embed, embed_pairs, embed_rows, open_inputs
 from align_cache.feature_noise import noisy_features
 from align_cache.pairs import PairedFeatures, Pairs, Rows
 from align_cache.store import FeatureSet
@@ -17,8 +17,6 @@ from align_cache.store import FeatureSet
 Side: TypeAlias = Literal["image", "text", "both"]
 Embeddings: TypeAlias = tuple[Tensor, Tensor]
 """Unit-norm embeddings of the images (n, D) and of their captions (m, D), in the order of the pairs."""
-
-_BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,6 @@ class NoisyPairs:
         self, adapter: Adapter, features: Tensor, ids: Sequence[str], kind: str, severity: int
     ) -> Tensor:
         noisy = noisy_features(features.cpu().numpy(), ids, kind=kind, severity=severity)
-        rows = torch.from_numpy(noisy).to(self.device)
-        starts = range(0, len(rows), _BLOCK_ROWS)
+        blocks = torch.from_numpy(noisy).to(self.device).split(BLOCK_ROWS)
         with torch.inference_mode():
-            return torch.cat([embed(adapter, rows[start : start + _BLOCK_ROWS]) for start in starts])
+            return torch.cat([embed(adapter, block) for block in blocks])

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from align_cache.encoding import Job
 from align_cache.errors import UsageError
-from align_cache.extraction import Extracted, extract, feature_sets
+from align_cache.extraction import Extracted, extract
+from align_cache.planning import plan
 from align_cache.progress import Progress, no_progress
 from align_cache.ray_cluster import Slots, connected, patiently, result_of
 from align_cache.runtime import prepare_environment
@@ -63,7 +64,7 @@ def extract_on_ray(
         raise UsageError(f"shard_of is {config.shard_of}, and on Ray shares are given out by the driver",
                          hint="leave --shard-of out")  # fmt: skip
     cache_dir = cache_dir.absolute()
-    jobs = feature_sets(config, cache_dir)
+    jobs = plan(config, cache_dir).jobs
     todo = [job for job in jobs if config.overwrite or is_complete(cache_dir, job.identity) is None]
     if todo:
         with connected(address, device=config.device) as slots:

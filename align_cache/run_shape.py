@@ -27,7 +27,7 @@ def shape_of(config: FitConfig, parts: Parts) -> tuple[object, ...]:
         for key, value in dotted(config.model_dump(mode="json")).items()
         if key not in _BY_RUN and not key.startswith("log.")
     }
-    # A text tower is trained by itself: its packed captions differ from run to run.
+    # A text tower is trained by itself: torch's LSTM knows no run dimension.
     alone = id(parts) if config.adapter.text_type is not None else None
     return (str(settings), alone, *parts.batches.shape, config.data.mixup > 0, config.optim.ema_decay > 0)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from align_cache.corruption import Noise
 from align_cache.errors import UsageError
 from align_cache.metrics.retrieval import retrieval
-from align_cache.run_adapters import load_pair
 from align_cache.noisy_pairs import Embeddings, NoisyPairs, Side
 from align_cache.pairs import PairedFeatures, Pairs, join
 from align_cache.progress import Progress, no_progress
 from align_cache.results import Record, Run
+from align_cache.run_adapters import load_pair
 from align_cache.run_features import choose_split, open_run_features
 from align_cache.runtime import now, resolve_device
 from align_cache.settings import StressConfig, fit_config

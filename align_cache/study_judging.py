@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from align_cache.embedding import embed_pairs, open_inputs
 from align_cache.metrics.retrieval import Direction, Retrieval, retrieval
-from align_cache.run_adapters import load_pair
 from align_cache.pairs import Pairs, Rows
 from align_cache.results import Run
+from align_cache.run_adapters import load_pair
 from align_cache.run_features import choose_split, open_run_features
 from align_cache.runtime import resolve_device
 from align_cache.settings import fit_config

@@ -81,7 +81,8 @@ class Trainer:
         them, the weights of the two directions.
 
         All micro-batches go through the adapters in one forward pass: the adapters treat each row by itself,
-        so that the gradient is the one of accumulating them in turn. Nothing here waits for the device.
+        so that the gradient is the one of accumulating them in turn. Nothing here waits for the device but an
+        LSTM, which reads its captions' lengths.
         """
         self._zero_grad()
         image = embed(self._pair.image, batch.image, bf16=self._bf16)

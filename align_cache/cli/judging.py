@@ -84,7 +84,8 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
-    from align_cache.console import evaluation_table, stdout
+    from align_cache.console import stdout
+    from align_cache.terminal_tables import evaluation_table
 
     stdout().print(evaluation_table(record))
 
@@ -189,6 +190,7 @@ def compare(
     elif as_json:
         typer.echo(json.dumps(comparison.to_record(), indent=2))
     else:
-        from align_cache.console import comparison_table, stdout
+        from align_cache.console import stdout
+        from align_cache.terminal_tables import comparison_table
 
         stdout().print(comparison_table(comparison))

@@ -61,7 +61,8 @@ def tsne(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
-    from align_cache.console import pairs_table, stderr
+    from align_cache.console import stderr
+    from align_cache.terminal_tables import pairs_table
 
     stderr().print(pairs_table(record))
     for figure in record["figures"]:

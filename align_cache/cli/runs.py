@@ -116,7 +116,8 @@ def fit(
     if as_json:
         typer.echo(json.dumps({**info, "folder": str(run.folder)}, indent=2))
         return
-    from align_cache.console import run_summary, stderr
+    from align_cache.console import stderr
+    from align_cache.terminal_tables import run_summary
 
     stderr().print(run_summary(info))
     print_note(f"next: align-cache eval {run.id}")
@@ -125,8 +126,9 @@ def fit(
 
 def demo(cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None:
     """Run the whole of it on drawn scenes, offline: extract, fit, eval with a probe, report."""
-    from align_cache.console import evaluation_table, progress, stdout
+    from align_cache.console import progress, stdout
     from align_cache.demo import demo as run_demo
+    from align_cache.terminal_tables import evaluation_table
 
     result = run_demo(cache_dir=cache_dir, progress=progress, on_note=print_note, on_record=_EpochLines())
     if as_json:
@@ -147,7 +149,8 @@ def runs_ls(cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(runs, indent=2))
         return
-    from align_cache.console import runs_table, stdout
+    from align_cache.console import stdout
+    from align_cache.terminal_tables import runs_table
 
     stdout().print(runs_table(runs) if runs else f"no runs in {cache_dir / 'runs'}")
 

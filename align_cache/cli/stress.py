@@ -92,10 +92,11 @@ def _check_figure(figure: Path | None, *, n_runs: int) -> None:
 
 
 def _show(tested: "list[tuple[Run, Record]]", figure: Path | None, *, as_json: bool) -> None:
-    from align_cache.console import stdout, tables_group
+    from align_cache.console import stdout
     from align_cache.reporting.stress_figure import draw_stress, draw_stress_comparison
     from align_cache.reporting.stress_tables import stress_comparison_tables, stress_tables
     from align_cache.stress_comparison import compare_stress
+    from align_cache.terminal_tables import tables_group
 
     for run, _ in tested:
         print_note(f"figure: {draw_stress(run)}")

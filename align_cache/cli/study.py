@@ -40,8 +40,10 @@ def study(
         for trial in planned_trials(settings, cache_dir).values():
             typer.echo(json.dumps({"key": trial.key, "values": trial.values}))
         return
-    from align_cache.console import live_study, stdout, study_tables
+    from align_cache.console import stdout
+    from align_cache.live import live_study
     from align_cache.reporting.study_build import report_study, study_record
+    from align_cache.terminal_tables import study_tables
 
     with live_study() as (on_sweep, on_judged):
         found = run_study(

@@ -55,7 +55,9 @@ def sweep(
         for trial in plan(settings, cache_dir):
             typer.echo(json.dumps({"key": trial.key, "values": trial.values}))
         return
-    from align_cache.console import live_leaderboard, stdout, sweep_table
+    from align_cache.console import stdout
+    from align_cache.live import live_leaderboard
+    from align_cache.terminal_tables import sweep_table
 
     with live_leaderboard(settings.rank_by) as show:
         folder = run_sweep(

@@ -7,7 +7,6 @@ scaled, the same covered square grows.
 
 from __future__ import annotations
 
-import hashlib
 import io
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from align_cache.corruption import Noise
+from align_cache.corruption.chance import generator_of
 
 Pixels = NDArray[np.uint8]
 
@@ -47,17 +47,12 @@ def corrupt_image(pixels: Pixels, noise: Noise, *, sample_id: str) -> Pixels:
     """
     strength = STRENGTHS[noise.kind][int(noise.level) - 1]
     if noise.kind == "gaussian":
-        return _gaussian(pixels, strength, _generator(noise.kind, sample_id))
+        return _gaussian(pixels, strength, generator_of(noise.kind, sample_id))
     if noise.kind == "occlusion":
-        return _occluded(pixels, strength, _generator(noise.kind, sample_id))
+        return _occluded(pixels, strength, generator_of(noise.kind, sample_id))
     picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     changed = _blurred(picture, strength) if noise.kind == "blur" else _recompressed(picture, int(strength))
     return np.ascontiguousarray(np.asarray(changed).transpose(2, 0, 1))
-
-
-def _generator(kind: str, sample_id: str) -> np.random.Generator:
-    digest = hashlib.sha256(f"{kind}:{sample_id}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
 def _gaussian(pixels: Pixels, strength: float, generator: np.random.Generator) -> Pixels:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.stored import published_bytes
+
 LINE = (
     "extract --dataset shapes --set options.count=400 --set shard_rows=32 "
     "--encoder small-cnn --encoder small-text --weights random --device cpu"
@@ -16,14 +18,6 @@ LINE = (
 
 def command(cache_dir: Path) -> list[str]:
     return [sys.executable, "-m", "align_cache", *LINE.split(), "--cache-dir", str(cache_dir)]
-
-
-def contents(cache_dir: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(cache_dir)): path.read_bytes()
-        for path in sorted(cache_dir.glob("features/*/*/*"))
-        if path.name != "provenance.json"
-    }
 
 
 def n_shards(cache_dir: Path) -> int:
@@ -49,13 +43,13 @@ def kill_and_finish(cache_dir: Path, *, kills: int, seed: int) -> int:
 def test_two_kills_in_the_middle_leave_the_bytes_of_an_uninterrupted_run(tmp_path: Path) -> None:
     subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
     assert kill_and_finish(tmp_path / "killed", kills=2, seed=0) == 2
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert published_bytes(tmp_path / "killed") == published_bytes(tmp_path / "whole")
 
 
 @pytest.mark.slow
 def test_a_hundred_kills_leave_the_bytes_of_an_uninterrupted_run(tmp_path: Path) -> None:
     subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
-    expected = contents(tmp_path / "whole")
+    expected = published_bytes(tmp_path / "whole")
     for round_ in range(20):
         kill_and_finish(tmp_path / str(round_), kills=5, seed=round_)
-        assert contents(tmp_path / str(round_)) == expected
+        assert published_bytes(tmp_path / str(round_)) == expected

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.stored import published_bytes
+
 LINE = (
     "extract --dataset shapes --set options.count=120 --set shard_rows=16 "
     "--encoder small-cnn --encoder small-text --weights random --device cpu"
@@ -25,26 +27,18 @@ def rank_of_two(rank: int, cache_dir: Path) -> subprocess.Popen[str]:
     )
 
 
-def contents(cache_dir: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(cache_dir)): path.read_bytes()
-        for path in sorted(cache_dir.glob("features/*/*/*"))
-        if path.name != "provenance.json"
-    }
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     cache_dir = tmp_path_factory.mktemp("whole")
     subprocess.run([sys.executable, *command(cache_dir)], check=True, capture_output=True)
-    return contents(cache_dir)
+    return published_bytes(cache_dir)
 
 
 def test_two_processes_of_torchrun_make_the_bytes_of_one(tmp_path: Path, whole: dict[str, bytes]) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     done = subprocess.run([*torchrun, *command(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert contents(tmp_path) == whole
+    assert published_bytes(tmp_path) == whole
 
 
 def test_a_rank_that_is_killed_loses_its_shard_only_and_is_run_again(
@@ -55,7 +49,7 @@ def test_a_rank_that_is_killed_loses_its_shard_only_and_is_run_again(
         time.sleep(0.002)
     killed.kill()
     killed.communicate()
-    kept = {name: data for name, data in contents(tmp_path).items() if not name.endswith(".tmp")}
+    kept = {name: data for name, data in published_bytes(tmp_path).items() if not name.endswith(".tmp")}
     assert kept
     assert kept.items() <= whole.items()
     other = rank_of_two(0, tmp_path)
@@ -66,4 +60,4 @@ def test_a_rank_that_is_killed_loses_its_shard_only_and_is_run_again(
     again = rank_of_two(1, tmp_path)
     _, said = again.communicate()
     assert again.returncode == 0, said
-    assert contents(tmp_path) == whole
+    assert published_bytes(tmp_path) == whole

@@ -14,7 +14,7 @@ import tomli_w
 from align_cache.config import flag_layer
 from align_cache.results import list_runs
 from align_cache.sweep_records import TrialRecord, trials_of
-from tests.unit.stored import paired_sets
+from tests.unit.stored import paired_sets, published_bytes
 from tests.unit.test_fit import TOY
 
 pytest.importorskip("ray")
@@ -63,14 +63,6 @@ def two_nodes() -> Iterator[TwoNodes]:
     nodes.close()
 
 
-def contents(cache_dir: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(cache_dir)): path.read_bytes()
-        for path in sorted(cache_dir.glob("features/*/*/*"))
-        if path.name != "provenance.json"
-    }
-
-
 def test_an_extraction_that_loses_a_node_has_the_bytes_of_one_process(
     tmp_path: Path, two_nodes: TwoNodes
 ) -> None:
@@ -82,8 +74,8 @@ def test_an_extraction_that_loses_a_node_has_the_bytes_of_one_process(
         return len(list(shared.glob("features/*/*/shard-*.h5"))) >= 20
 
     two_nodes.run(*EXTRACT.split(), "--cache-dir", str(shared), kill_when=some_are_there)
-    assert contents(shared) == contents(alone)
-    assert len(contents(shared)) == 50 + 250 + 2
+    assert published_bytes(shared) == published_bytes(alone)
+    assert len(published_bytes(shared)) == 50 + 250 + 2
 
 
 def test_a_sweep_that_loses_a_node_has_the_scores_of_one_process(

@@ -62,3 +62,12 @@ def paired_sets(
         opened.append(FeatureSet.open(imported.folder))
     image, text, reference = opened
     return image, text, reference
+
+
+def published_bytes(cache_dir: Path) -> dict[str, bytes]:
+    """Every file of every feature set but its provenance, which says when and where."""
+    return {
+        str(path.relative_to(cache_dir)): path.read_bytes()
+        for path in sorted(cache_dir.glob("features/*/*/*"))
+        if path.name != "provenance.json"
+    }

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from align_cache import console
+from align_cache import console, terminal_tables
 from align_cache.reporting.evaluation_tables import evaluation_tables
 from align_cache.reporting.tables import METRICS
 
@@ -77,7 +77,7 @@ def test_an_evaluation_fits_eighty_columns_and_warns_of_untrained_encoders_first
         "hypotheses": {"embeddings": {"mutual_knn": {"h1": {
             "margin": 0.01, "interval": [-0.01, 0.03], "p": 0.2, "verdict": "undecided"}}}},
     }  # fmt: skip
-    lines = shown(console.evaluation_table(record)).splitlines()
+    lines = shown(terminal_tables.evaluation_table(record)).splitlines()
     assert lines[0].startswith("UNTRAINED encoders: resnet18")
     text = "\n".join(lines)
     assert "−0.0100 … +0.0300" in text
@@ -108,12 +108,12 @@ def test_an_evaluation_with_everything_measured_fits_eighty_columns() -> None:
                        for space in ("features", "embeddings")},
     }  # fmt: skip
     for table in evaluation_tables(record):
-        lines = shown(console._rich_table(replace(table, note=""))).splitlines()
+        lines = shown(terminal_tables.rich_table(replace(table, note=""))).splitlines()
         assert len(lines) == len(table.rows) + 5, table.title  # title, header, its rule, two blank lines
 
 
 def test_brackets_in_a_record_are_text_and_not_markup() -> None:
-    text = shown(console.run_summary({"id": "[bold]run[/bold]", "untrained": ["[red]x"]}))
+    text = shown(terminal_tables.run_summary({"id": "[bold]run[/bold]", "untrained": ["[red]x"]}))
     assert "[bold]run[/bold]" in text
     assert "[red]x" in text
 

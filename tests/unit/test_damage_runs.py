@@ -18,8 +18,8 @@ from align_cache.evaluation import evaluate
 from align_cache.external import import_features
 from align_cache.files import checksum
 from align_cache.fitting import fit, resume_fit
-from align_cache.run_adapters import load_pair
 from align_cache.results import Run, find_run
+from align_cache.run_adapters import load_pair
 from align_cache.settings import EvalConfig
 from tests.unit.mutations import ON_BYTES, as_json, mutate_json
 from tests.unit.stored import paired_sets

@@ -26,9 +26,9 @@ from align_cache.errors import (
 from align_cache.evaluation import evaluate
 from align_cache.fitting import fit, resume_fit, start
 from align_cache.metrics.alignment import ALIGNMENT_METRICS
-from align_cache.run_adapters import load_pair, new_pair
 from align_cache.pairs import join, split_pairs
 from align_cache.results import Run, find_run, list_runs
+from align_cache.run_adapters import load_pair, new_pair
 from align_cache.settings import EvalConfig, FitConfig, fit_config
 from tests.unit.stored import paired_sets
 

@@ -13,8 +13,8 @@ from align_cache.errors import AlignCacheError, ConfigError
 from align_cache.evaluation import evaluate
 from align_cache.extraction import extract
 from align_cache.fitting import fit, resume_fit
-from align_cache.run_adapters import load_pair
 from align_cache.results import Run
+from align_cache.run_adapters import load_pair
 from align_cache.run_features import choose_split, open_run_features
 from align_cache.run_shape import shape_of
 from align_cache.settings import EvalConfig, ExtractConfig, FitConfig, fit_config

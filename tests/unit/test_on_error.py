@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from align_cache import encoding, extraction
+from align_cache import encoding, planning
 from align_cache.errors import AlignCacheError, NonFiniteError, SampleError
 from align_cache.extraction import Extracted, extract
 from align_cache.settings import ExtractConfig
@@ -93,7 +93,7 @@ def test_an_image_that_cannot_be_read_stops_the_work_or_is_left_out(
 def test_an_image_that_vanishes_after_the_start_stops_the_work_or_is_left_out(
     pictures: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, content = extraction.open_source, (pictures / BAD).read_bytes()
+    opened, content = planning.open_source, (pictures / BAD).read_bytes()
 
     def opened_and_gone(*args: Any, **options: Any) -> Source:
         (pictures / BAD).write_bytes(content)
@@ -101,7 +101,7 @@ def test_an_image_that_vanishes_after_the_start_stops_the_work_or_is_left_out(
         (pictures / BAD).unlink()
         return source
 
-    monkeypatch.setattr(extraction, "open_source", opened_and_gone)
+    monkeypatch.setattr(planning, "open_source", opened_and_gone)
     with pytest.raises(SampleError, match=f"{BAD}: cannot be read: No such file"):
         run(cache_dir, pictures)
     (done,) = run(cache_dir, pictures, on_error="skip")

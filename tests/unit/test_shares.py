@@ -13,6 +13,7 @@ from align_cache.settings import ExtractConfig
 from align_cache.shares import Share, launched, parse_share
 from align_cache.store import FeatureSet, FeatureSetWriter
 from align_cache.store.verify import remove, verify
+from tests.unit.stored import published_bytes
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -227,20 +228,12 @@ def run(cache_dir: Path, **changes: Any) -> tuple[list[Extracted], list[str]]:
     return extract(ExtractConfig(**{**BASE, **changes}), cache_dir=cache_dir, on_note=notes.append), notes
 
 
-def features_of(cache_dir: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(cache_dir)): path.read_bytes()
-        for path in sorted(cache_dir.glob("features/*/*/*"))
-        if path.name != "provenance.json"
-    }
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What one process makes: three image shards, thirteen of captions."""
     cache_dir = tmp_path_factory.mktemp("whole")
     run(cache_dir)
-    return features_of(cache_dir)
+    return published_bytes(cache_dir)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 2, 0, 3, 1)])
@@ -254,21 +247,21 @@ def test_five_ranks_in_any_order_make_what_one_process_makes(
     results, notes = run(cache_dir, shard_of=f"{order[-1]}/5")
     assert [result.encoder for result in results] == ["small-cnn", "small-text"]
     assert not any("others'" in note for note in notes)
-    assert features_of(cache_dir) == whole
+    assert published_bytes(cache_dir) == whole
 
 
 def test_a_rank_again_makes_nothing_and_the_plain_command_makes_what_is_missing(
     cache_dir: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(cache_dir, shard_of="1/2")
-    before = features_of(cache_dir)
+    before = published_bytes(cache_dir)
     with monkeypatch.context() as patch:
         patch.setattr("align_cache.encoding.load", lambda *_, **__: pytest.fail("a model was loaded"))
         assert run(cache_dir, shard_of="1/2")[0] == []
-    assert features_of(cache_dir) == before
+    assert published_bytes(cache_dir) == before
     results, _ = run(cache_dir)
     assert sum(result.samples_done for result in results) < sum(result.rows for result in results)
-    assert features_of(cache_dir) == whole
+    assert published_bytes(cache_dir) == whole
 
 
 def test_a_damaged_shard_of_another_rank_is_removed_and_made_by_its_rank(
@@ -284,7 +277,7 @@ def test_a_damaged_shard_of_another_rank_is_removed_and_made_by_its_rank(
     assert any("1 of 3 shards" in note for note in notes)
     (result,), _ = run(cache_dir, shard_of="0/2", **one)
     assert result.samples_done == 4
-    assert features_of(cache_dir).items() <= whole.items()
+    assert published_bytes(cache_dir).items() <= whole.items()
     FeatureSet.open(result.folder)
 
 
@@ -293,4 +286,4 @@ def test_overwriting_ranks_make_their_own_shards_anew(cache_dir: Path, whole: di
     for rank in range(2):
         results, _ = run(cache_dir, shard_of=f"{rank}/2", overwrite=True)
         assert {result.status for result in results} == {"extracted"}
-        assert features_of(cache_dir) == whole
+        assert published_bytes(cache_dir) == whole

@@ -13,9 +13,9 @@ from align_cache.checkpoint import load_adapters
 from align_cache.embedding import _mixed
 from align_cache.errors import AlignCacheError
 from align_cache.fitting import fit, resume_fit, start, train
-from align_cache.run_adapters import load_pair
 from align_cache.reporting import draw_figures
 from align_cache.results import Run
+from align_cache.run_adapters import load_pair
 from align_cache.session import Session
 from align_cache.settings import FitConfig, fit_config
 from align_cache.sweep_records import scores_of

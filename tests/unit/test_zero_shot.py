@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from align_cache.comparison import compare
-from align_cache.console import evaluation_table
 from align_cache.errors import CacheError, PairingError, UsageError
 from align_cache.evaluation import evaluate
 from align_cache.external import import_features
@@ -23,6 +22,7 @@ from align_cache.settings import EvalConfig, ExtractConfig, fit_config
 from align_cache.sources import open_source
 from align_cache.sources.prompts import PHOTO_TEMPLATES, class_prompts
 from align_cache.store import FeatureSet, find
+from align_cache.terminal_tables import evaluation_table
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import labelled, toy
 
