@@ -12,26 +12,51 @@ from align_cache._version import __version__
 
 if TYPE_CHECKING:
     from align_cache.comparison import Comparison, compare
+    from align_cache.diagnosis import doctor
     from align_cache.evaluation import evaluate
+    from align_cache.exporting import export
     from align_cache.external import import_features
     from align_cache.extraction import extract
     from align_cache.fitting import fit, resume_fit
+    from align_cache.model import AlignedModel
     from align_cache.pictures import collect_pictures
     from align_cache.reporting import report
     from align_cache.results import Run, find_run
-    from align_cache.settings import EvalConfig, ExtractConfig, FitConfig, fit_config
+    from align_cache.searching import search
+    from align_cache.settings import (
+        EvalConfig,
+        ExtractConfig,
+        FitConfig,
+        StressConfig,
+        StudyConfig,
+        SweepConfig,
+        fit_config,
+        study_config,
+        sweep_config,
+    )
     from align_cache.store import FeatureSet, open_feature_set
+    from align_cache.stressing import stress
+    from align_cache.studying import study
+    from align_cache.sweeping import sweep
+    from align_cache.transformer import AdapterTransformer
 
 _HOMES = {
+    "AdapterTransformer": "transformer",
+    "AlignedModel": "model",
     "Comparison": "comparison",
     "EvalConfig": "settings",
     "ExtractConfig": "settings",
     "FeatureSet": "store",
     "FitConfig": "settings",
     "Run": "results",
+    "StressConfig": "settings",
+    "StudyConfig": "settings",
+    "SweepConfig": "settings",
     "collect_pictures": "pictures",
     "compare": "comparison",
+    "doctor": "diagnosis",
     "evaluate": "evaluation",
+    "export": "exporting",
     "extract": "extraction",
     "find_run": "results",
     "fit": "fitting",
@@ -40,19 +65,32 @@ _HOMES = {
     "open_feature_set": "store",
     "report": "reporting",
     "resume_fit": "fitting",
+    "search": "searching",
+    "stress": "stressing",
+    "study": "studying",
+    "study_config": "settings",
+    "sweep": "sweeping",
+    "sweep_config": "settings",
 }
 
 __all__ = [
+    "AdapterTransformer",
+    "AlignedModel",
     "Comparison",
     "EvalConfig",
     "ExtractConfig",
     "FeatureSet",
     "FitConfig",
     "Run",
+    "StressConfig",
+    "StudyConfig",
+    "SweepConfig",
     "__version__",
     "collect_pictures",
     "compare",
+    "doctor",
     "evaluate",
+    "export",
     "extract",
     "find_run",
     "fit",
@@ -61,6 +99,12 @@ __all__ = [
     "open_feature_set",
     "report",
     "resume_fit",
+    "search",
+    "stress",
+    "study",
+    "study_config",
+    "sweep",
+    "sweep_config",
 ]
 
 

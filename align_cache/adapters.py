@@ -73,7 +73,9 @@ class AdapterPair(nn.Module):
         super().__init__()
         self.image = image
         self.text = text
-        log_temperature = torch.tensor(temperature).log()
+        # On the CPU: on the meta device, where weights are held against a config, torch would load its
+        # compiler for a logarithm.
+        log_temperature = torch.tensor(temperature, device="cpu").log()
         self.log_temperature = nn.Parameter(log_temperature, requires_grad=learn_temperature)
         self.bias = None if bias is None else nn.Parameter(torch.tensor(bias))
         """Added to the similarities over the temperature, and learned; None: the loss knows none."""

@@ -79,3 +79,7 @@ class NonFiniteError(AlignCacheError, ValueError):
 
 class RunError(AlignCacheError):
     """A run that is missing, unfinished or failed."""
+
+
+class ExportError(AlignCacheError):
+    """An export that cannot be made, or would not hold what it was made of."""

@@ -55,6 +55,16 @@ def evaluate(
     Raises
     ------
     AlignCacheError
+
+    Examples
+    --------
+    >>> from align_cache import EvalConfig, evaluate, find_run
+    >>> run = find_run(Path("cache"))
+    >>> record = evaluate(run, EvalConfig(k=3), cache_dir=Path("cache"))
+    >>> record["split"], record["n_images"], record["n_captions"]
+    ('test', 6, 30)
+    >>> sorted(record["embeddings"]["retrieval"]["text_to_image"])[:3]
+    ['intervals', 'median_rank', 'mrr']
     """
     say = on_stage or (lambda stage: None)
     info, trained = run.info(), fit_config(file=run.folder / "config.toml")

@@ -85,6 +85,16 @@ def extract(
     AlignCacheError
         Before any model is loaded for whatever can be known by then. What was published before an
         interruption stays, and the same call goes on from there to the same bytes.
+
+    Examples
+    --------
+    >>> from align_cache import ExtractConfig, extract
+    >>> drawn = {"dataset": "shapes", "options": {"count": 60}}
+    >>> config = ExtractConfig(**drawn, encoders=("small-cnn", "small-text"), weights={"*": "random"})
+    >>> for made in extract(config, cache_dir=Path("cache")):
+    ...     print(made.encoder, made.rows, made.dim, made.status)
+    small-cnn 60 384 extracted
+    small-text 300 256 extracted
     """
     note = on_note or (lambda line: None)
     config, source, vocabulary, jobs = plan(config, cache_dir)

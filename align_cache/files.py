@@ -7,6 +7,7 @@ and a kill at any moment leaves the previous one.
 
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,7 +32,7 @@ def publishing(path: Path) -> Iterator[Path]:
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise CacheError(f"{path} is not a regular file: refusing to publish over it")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
+    temporary = _beside(path)
     try:
         yield temporary
         fsync(temporary)
@@ -40,6 +41,49 @@ def publishing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextmanager
+def publishing_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a temporary folder; on a clean exit, flush all that is in it and rename it to ``path``.
+
+    Parameters
+    ----------
+    path : Path
+        Does not exist, or is an empty folder, or is replaced as a whole; its parent is made.
+    replace : bool
+        Whether a folder that is there goes. It is moved aside first, under a temporary name, so that a kill
+        between the two renames leaves it there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for inner in [*temporary.rglob("*"), temporary]:
+            fsync(inner)
+        if replace and path.exists():
+            _put_in_place_of(path, temporary)
+        else:
+            temporary.replace(path)
+        fsync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place_of(path: Path, new: Path) -> None:
+    aside = _beside(path)
+    path.replace(aside)
+    try:
+        new.replace(path)
+    except OSError:
+        aside.replace(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
 
 
 def publish_bytes(path: Path, data: bytes) -> None:

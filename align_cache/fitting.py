@@ -53,6 +53,18 @@ def fit(
     AlignCacheError
         Features missing, damaged or not belonging together, settings that do not fit them, a loss that
         is no number. A run that had started is marked failed.
+
+    Examples
+    --------
+    >>> from align_cache import fit, fit_config
+    >>> sets = ("data.dataset=shapes", "data.image_encoder=small-cnn", "data.text_encoder=small-text")
+    >>> alone = ("data.reference=none", "loss.distribution_matching=false")
+    >>> config = fit_config(assignments=(*sets, *alone, "optim.epochs=4", "evaluation.k=3"))
+    >>> run = fit(config, cache_dir=Path("cache"))
+    >>> run.info()["status"]
+    'finished'
+    >>> [record["epoch"] for record in run.records() if record["kind"] == "epoch"]
+    [0, 1, 2, 3, 4]
     """
     session = start(config, Opened(cache_dir), on_record=on_record, on_note=on_note, command=command)
     train([session])

@@ -55,6 +55,27 @@ def holding(folder: Path, *, shared: bool = False) -> Iterator[None]:
         os.close(lock)
 
 
+def holder_of(folder: Path) -> str | None:
+    """Say who holds a folder now, alone or with others; None: nobody. It waits for nothing and makes no file.
+
+    The lock itself is asked only where a holder is named: asking takes it for an instant.
+    """
+    named = folder.with_name(f"{folder.name}.holder")
+    if not named.exists():
+        return None
+    try:
+        lock = os.open(folder.with_name(f"{folder.name}.lock"), os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(named)
+    finally:
+        os.close(lock)
+    return None  # the name was left by one that was killed, or that was the last to share
+
+
 @contextmanager
 def refusing_unwritable(folder: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write below ``folder`` into one line."""

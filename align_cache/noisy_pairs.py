@@ -78,6 +78,6 @@ class NoisyPairs:
         self, adapter: Adapter, features: Tensor, ids: Sequence[str], kind: str, severity: int
     ) -> Tensor:
         noisy = noisy_features(features.cpu().numpy(), ids, kind=kind, severity=severity)
-        blocks = torch.from_numpy(noisy).to(self.device).split(BLOCK_ROWS)
+        blocks = torch.split(torch.from_numpy(noisy).to(self.device), BLOCK_ROWS)
         with torch.inference_mode():
             return torch.cat([embed(adapter, block) for block in blocks])

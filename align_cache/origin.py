@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from align_cache.encoders import resolve
-from align_cache.encoders.base import EncoderRequest
+from align_cache.encoders.base import EncoderRequest, EncoderSpec
 from align_cache.encoders.weights import parse_weights
 from align_cache.errors import AlignCacheError, CacheError, SourceError
 from align_cache.sources import SOURCES, open_source, takes_data_dir
@@ -112,22 +112,50 @@ def recorded_request(stored: StoredSet) -> EncoderRequest:
     if identity.get("imported"):
         raise CacheError(f"{stored.manifest.name} was imported: nothing says what made it")
     recorded = (stored.provenance() or {}).get("encoder")
-    request = _request(identity, recorded or _plain_request(identity))
+    request = request_of(identity, recorded)
     try:
-        differing = _differences(request, identity)
+        spec = resolve_as(identity, request)
     except AlignCacheError as error:
         if recorded is None:
             raise CacheError(
                 f"{stored.manifest.name} does not say where its weights or its tokenizer lay"
             ) from None
         raise CacheError(f"its encoder cannot be had again: {error.message}") from None
-    if differing:
-        path, wanted, found = differing[0]
-        raise CacheError(
-            f"{request.name} is another encoder by now: {path} is {found!r}, and {wanted!r} "
-            f"in {stored.manifest.name}"
-        )
+    require_identity(spec, identity, stored.manifest.name)
     return request
+
+
+def request_of(identity: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> EncoderRequest:
+    """Return the request that an encoder's identity and :func:`request_record` tell of; nothing is looked up.
+
+    Parameters
+    ----------
+    identity : mapping
+        The ``encoder`` part of a feature set's identity.
+    recorded : mapping or None
+        None: it is taken to have been asked for plainly, with published or random weights.
+    """
+    return _request(identity, recorded or _plain_request(identity))
+
+
+def resolve_as(identity: Mapping[str, Any], request: EncoderRequest) -> EncoderSpec:
+    """Resolve a request as the encoder of an identity was; what comes of it may still be another encoder.
+
+    Raises
+    ------
+    AlignCacheError
+        As :func:`~align_cache.encoders.resolve`.
+    """
+    return resolve(request, captions_digest=(identity.get("tokenizer") or {}).get("counted_from"))
+
+
+def require_identity(spec: EncoderSpec, identity: Mapping[str, Any], owner: str) -> None:
+    """Raise CacheError unless a spec is the encoder of an identity, which ``owner`` has."""
+    found = {"name": spec.name, "modality": spec.modality, **spec.identity}
+    for path, wanted, other in differences(identity, found):
+        raise CacheError(
+            f"{spec.name} is another encoder by now: {path} is {other!r}, and {wanted!r} in {owner}"
+        )
 
 
 def _plain_request(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,10 +175,3 @@ def _request(identity: Mapping[str, Any], recorded: Mapping[str, Any]) -> Encode
         decode=recorded.get("decode", "model"),  # not recorded while there was one way
         **{name: identity[name] for name in ("max_length",) if name in identity},
     )
-
-
-def _differences(request: EncoderRequest, identity: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Resolve a request and return where its identity differs from a recorded one."""
-    counted_from = (identity.get("tokenizer") or {}).get("counted_from")
-    spec = resolve(request, captions_digest=counted_from)
-    return differences(identity, {"name": spec.name, "modality": spec.modality, **spec.identity})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ SIDE = 192
 """Longer side of a kept picture in pixels."""
 _DRAWING = 96
 """A picture no larger than this is kept as it is, without loss."""
-_GIVE_FOLDER = "align-cache report RUN --dataset NAME --data-dir FOLDER reads them from there"
+_GIVE_FOLDER = "--dataset NAME --data-dir FOLDER of report and view reads them from there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +77,38 @@ def collect_pictures(
         return _collected(kept["images"], wanted, kept["note"])
     if not wanted:
         return Collected(0, 0, None)
-    say = on_note or (lambda line: None)
-    source: Source | None
-    source, remark = (
-        _given(run, cache_dir, dataset, data_dir, say) if given else _recorded(run, cache_dir, say)
+    source, remark = open_pictures(
+        run, cache_dir=cache_dir, dataset=dataset, data_dir=data_dir, on_note=on_note
     )
-    images, problems = ({}, ()) if source is None else _thumbnails(source, wanted)
+    images, problems = ({}, ()) if source is None else thumbnails(source, wanted)
     note = "; ".join(part for part in (remark, *problems) if part) or None
     run.keep_pictures({sample_id: images.get(sample_id) for sample_id in sorted(wanted)}, note)
     return _collected(images, wanted, note)
+
+
+def open_pictures(
+    run: Run,
+    *,
+    cache_dir: Path,
+    dataset: str | None = None,
+    data_dir: Path | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> tuple[Source | None, str | None]:
+    """Open the dataset whose images a run was trained on, and say what is to be said of it.
+
+    Parameters and errors are those of :func:`collect_pictures`.
+
+    Returns
+    -------
+    Source or None
+        None where what was recorded cannot be opened.
+    str or None
+        Where the images are from, or why there are none; None where nothing has to be said.
+    """
+    say = on_note or (lambda line: None)
+    if dataset is None and data_dir is None:
+        return _recorded(run, cache_dir, say)
+    return _given(run, cache_dir, dataset, data_dir, say)
 
 
 def _serves(images: Mapping[str, str | None], wanted: set[str]) -> bool:
@@ -129,29 +152,53 @@ def _given(
 
 
 def _recorded(run: Run, cache_dir: Path, say: Callable[[str], None]) -> tuple[Source | None, str | None]:
-    """Open what the features were extracted from, or say why that cannot be."""
+    """Open what the features were extracted from, or say why that cannot be, and what to do."""
     stored = _stored(run, cache_dir)
     if stored is None:
         return None, "the feature set of the images is not in this cache"
+    source, reason = recorded_pictures(stored, on_note=say)
+    return source, None if reason is None else f"{reason}; {_GIVE_FOLDER}"
+
+
+def recorded_pictures(
+    stored: StoredSet, *, on_note: Callable[[str], None] | None = None
+) -> tuple[Source | None, str | None]:
+    """Open the images that a feature set was extracted from, if they are still the same; nothing is fetched.
+
+    Parameters
+    ----------
+    stored : StoredSet
+        Of images.
+    on_note : callable, optional
+        Told before the dataset is opened.
+
+    Returns
+    -------
+    Source or None
+        The dataset as it was opened for the extraction.
+    str or None
+        Why it cannot be opened; None where it was.
+    """
     origin = recorded_origin(stored)
     if origin is None:
-        return None, f"{stored.manifest.name} does not say how its images were read; {_GIVE_FOLDER}"
+        return None, f"{stored.manifest.name} does not say how its images were read"
     if origin.from_hub:
-        return None, f"the images came from the hub, which a report does not ask; {_GIVE_FOLDER}"
-    say(f"reading pictures of {origin.name}")
+        return None, "the images came from the hub, which is not asked for pictures"
+    if on_note is not None:
+        on_note(f"reading pictures of {origin.name}")
     try:
         return reopen_source(stored, origin), None
     except AlignCacheError as error:
-        return None, f"{error.message}; {_GIVE_FOLDER}"
+        return None, error.message
 
 
-def _thumbnails(source: Source, wanted: set[str]) -> tuple[dict[str, str], Sequence[str]]:
-    """Return the pictures by id, and what is wrong with those that are absent."""
+def thumbnails(source: Source, wanted: set[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return small pictures as data URLs by id, and what is wrong with those that are absent."""
     rows = {image.sample_id: row for row, image in enumerate(source.images) if image.sample_id in wanted}
     images, unreadable = {}, []
     for sample_id, row in sorted(rows.items()):
         try:
-            images[sample_id] = _data_url(source.read_image(row), sample_id)
+            images[sample_id] = data_url(source.read_image(row), sample_id)
         except SampleError as error:
             unreadable.append(error.message)
     absent = len(wanted) - len(rows)
@@ -159,11 +206,23 @@ def _thumbnails(source: Source, wanted: set[str]) -> tuple[dict[str, str], Seque
     return images, (*problems, *unreadable)
 
 
-def _data_url(data: ImageData, sample_id: str) -> str:
+def small_picture(data: ImageData, sample_id: str) -> tuple[str, bytes]:
+    """Make an image small and return its kind, ``png`` or ``jpeg``, and its bytes.
+
+    Raises
+    ------
+    SampleError
+        If it cannot be decoded.
+    """
     picture = decode(data, sample_id=sample_id)
-    kind, settings = ("PNG", {}) if max(picture.size) <= _DRAWING else ("JPEG", {"quality": 82})
+    kind, settings = ("png", {}) if max(picture.size) <= _DRAWING else ("jpeg", {"quality": 82})
     picture.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, kind, **settings)
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f"data:image/{kind.lower()};base64,{encoded}"
+    return kind, buffer.getvalue()
+
+
+def data_url(data: ImageData, sample_id: str) -> str:
+    """Make an image small and return it as a data URL; raises SampleError where it cannot be decoded."""
+    kind, content = small_picture(data, sample_id)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

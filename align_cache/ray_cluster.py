@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from align_cache.errors import AlignCacheError, BusyError, UsageError
+from align_cache.runtime import require_extra
 
 ResultT = TypeVar("ResultT")
 
@@ -58,7 +59,9 @@ def connected(address: str | None, *, device: str) -> Iterator[Slots]:
     UsageError
         If Ray is not installed, no cluster answers, or it has no GPU and one was asked for.
     """
-    ray = _ray()
+    require_extra("ray", extra="ray", needed_for="--executor ray")
+    import ray
+
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=None)
@@ -128,14 +131,6 @@ def patiently(action: Callable[[], ResultT]) -> ResultT:
             if time.monotonic() >= end:
                 raise
             time.sleep(_RETRY_S)
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise UsageError("ray is not installed", hint="pip install 'align-cache[ray]'") from None
-    return ray
 
 
 def _work(work: Callable[..., ResultT], arguments: tuple[Any, ...], folder: Path, slots: Slots) -> ResultT:

@@ -1,7 +1,7 @@
 """The run folder: what a training run leaves on disk, and how it is found again.
 
     <runs>/<id>/run.json  config.toml  records.jsonl  results.jsonl  stress.json  pictures.json  report.html
-                checkpoints/  snapshots/  figures/  tensorboard/
+                checkpoints/  snapshots/  figures/  exports/  tensorboard/
 
 Both training and judging write here and the report reads here; nothing in this module imports torch.
 """

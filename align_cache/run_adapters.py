@@ -154,16 +154,46 @@ def load_pair(run: Run, which: str = "best") -> tuple[AdapterPair, int]:
     config = fit_config(file=run.folder / "config.toml")
     weights, epoch = load_adapters(run.checkpoints, which)
     try:
+        pair = filled_pair(config, info["image"]["dim"], info["text"]["dim"], info["embed_dim"], weights)
+    except CorruptError as error:
+        raise CorruptError(f"the {which} checkpoint of {run.id} is not of its config: {error}") from None
+    return pair, epoch
+
+
+def filled_pair(
+    config: FitConfig, image_dim: int, text_dim: int, embed_dim: int, weights: Mapping[str, Tensor]
+) -> AdapterPair:
+    """Make the adapters that a config describes of weights that are there; in evaluation mode.
+
+    Parameters
+    ----------
+    weights : mapping of str to tensor
+        On the CPU; they become the adapters' own.
+
+    Raises
+    ------
+    CorruptError
+        If they are not the weights of such adapters, or not finite.
+    """
+    try:
         tokens = None if config.adapter.text_type is None else _tokens_of(weights)
-        pair = new_pair(config, info["image"]["dim"], info["text"]["dim"], info["embed_dim"], tokens=tokens)
-        pair.load_state_dict(weights)
-    except (RuntimeError, KeyError, TypeError) as error:
-        found = shorten(f"{type(error).__name__} {error}", 300)
-        raise CorruptError(f"the {which} checkpoint of {run.id} is not of its config: {found}") from None
-    return pair.eval(), epoch
+        with torch.device("meta"):  # what a config asks for takes no memory before the weights bear it out
+            pair = new_pair(config, image_dim, text_dim, embed_dim, tokens=tokens)
+        for name, expected in pair.state_dict().items():
+            if weights[name].dtype != expected.dtype:
+                raise TypeError(f"{name} is {weights[name].dtype}, expected {expected.dtype}")
+        pair.load_state_dict(weights, assign=True)
+    except (RuntimeError, LookupError, TypeError) as error:
+        raise CorruptError(shorten(f"{type(error).__name__} {error}", 300)) from None
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise CorruptError(f"{name} holds NaN or infinity")
+    return pair.eval()
 
 
 def _tokens_of(weights: Mapping[str, Tensor]) -> Tokens:
     """Read off a checkpoint what its tower knows."""
-    place = weights["text.tower.table.place"]
+    place, n_rows = weights["text.tower.table.place"], len(weights["text.tower.table.weight"])
+    if place.dim() != 1 or ((place < 0) | (place >= n_rows)).any():
+        raise TypeError(f"its ids are not those of {n_rows} token vectors")
     return Tokens(torch.nonzero(place).flatten(), len(place))

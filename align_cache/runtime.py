@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from align_cache._version import __version__
@@ -36,6 +37,27 @@ def prepare_environment() -> None:
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def require_extra(package: str, *, extra: str, needed_for: str) -> None:
+    """Refuse, before any work is done, what needs an optional package that is not installed.
+
+    Parameters
+    ----------
+    package : str
+        As it is imported.
+    extra : str
+        Of align-cache, that brings it.
+    needed_for : str
+        What the user asked for, as the user wrote it: ``--to onnx``.
+
+    Raises
+    ------
+    UsageError
+    """
+    if find_spec(package) is None:
+        raise UsageError(f"{needed_for} needs {package}, which is not installed",
+                         hint=f"pip install 'align-cache[{extra}]'")  # fmt: skip
 
 
 def processors() -> int:

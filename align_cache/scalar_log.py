@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align_cache.errors import UsageError
 from align_cache.results import Record
+from align_cache.runtime import require_extra
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -24,9 +23,8 @@ def require_tensorboard(*, wanted: bool) -> None:
     ------
     UsageError
     """
-    if wanted and find_spec("tensorboard") is None:
-        raise UsageError("log.tensorboard needs tensorboard, which is not installed",
-                         hint="pip install 'align-cache[tensorboard]'")  # fmt: skip
+    if wanted:
+        require_extra("tensorboard", extra="tensorboard", needed_for="log.tensorboard")
 
 
 class ScalarLog:

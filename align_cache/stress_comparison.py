@@ -86,7 +86,7 @@ def compare_stress(tested: Sequence[tuple[Run, Record]]) -> StressComparison:
     Parameters
     ----------
     tested : sequence of (Run, dict)
-        At least one run with its record from :func:`align_cache.stress.stress`.
+        At least one run with its record from :func:`align_cache.stress`.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align_cache.errors import UsageError
+from align_cache.runtime import require_extra
 from align_cache.search_space import Choice, Interval, Point, Space
 from align_cache.sweep_records import RankBy, TrialRecord
 
@@ -96,13 +96,11 @@ class TpeTrials:
 
 
 def _study(journal: Path, rank_by: RankBy, seed: int) -> Study:
-    try:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError:
-        raise UsageError("sampler tpe needs optuna, which is not installed",
-                         hint="pip install 'align-cache[optuna]'") from None  # fmt: skip
+    require_extra("optuna", extra="optuna", needed_for="sampler tpe")
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(journal))),

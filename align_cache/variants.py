@@ -21,6 +21,7 @@ from align_cache.sources.assembly import LOCAL
 from align_cache.store import FeatureSet, find, is_complete
 from align_cache.store.catalog import StoredSet
 from align_cache.store.layout import differences, feature_set_folder
+from align_cache.vocabulary import counted_set
 
 _PART_OF_A_DATASET = {f"dataset.{name}" for name in ("splits", "limit", "samples", "rows")}
 """What a variant of a part of a dataset may have otherwise than the set of the whole."""
@@ -170,14 +171,7 @@ def _as_the_clean_set(stored: StoredSet, request: EncoderRequest, cache_dir: Pat
 def _counted_set(stored: StoredSet, cache_dir: Path) -> str | None:
     """Name a set of the captions that the encoder's vocabulary was counted from; None where none was."""
     counted_from = (stored.manifest.identity["encoder"].get("tokenizer") or {}).get("counted_from")
-    if counted_from is None:
-        return None
-    for other in find(cache_dir):
-        manifest = other.manifest
-        clean_text = manifest.modality == "text" and manifest.noise is None and not manifest.skipped
-        if clean_text and manifest.structure.dataset.samples == counted_from:
-            return _full_name(other)
-    raise CacheError(f"the captions that its vocabulary was counted from are not in {cache_dir}")
+    return None if counted_from is None else counted_set(cache_dir, counted_from)
 
 
 def _full_name(stored: StoredSet) -> str:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from align_cache.errors import CacheError
 from align_cache.sources.base import CaptionSample, captions_digest
+from align_cache.store import find
 from align_cache.stored_captions import open_captions
 
 
@@ -24,6 +26,22 @@ class Vocabulary:
 def own_vocabulary(captions: Sequence[CaptionSample]) -> Vocabulary:
     """Count the captions that are to be encoded."""
     return Vocabulary(captions_digest(captions), lambda: [caption.text for caption in captions])
+
+
+def counted_set(cache_dir: Path, digest: str) -> str:
+    """Name a text feature set of the captions that have a digest, as :func:`stored_vocabulary` takes it.
+
+    Raises
+    ------
+    CacheError
+        If there is none.
+    """
+    for stored in find(cache_dir):
+        manifest = stored.manifest
+        clean_text = manifest.modality == "text" and manifest.noise is None and not manifest.skipped
+        if clean_text and manifest.structure.dataset.samples == digest:
+            return f"{manifest.dataset}/{manifest.encoder}@{manifest.key}"
+    raise CacheError(f"the captions that its vocabulary was counted from are not in {cache_dir}")
 
 
 def stored_vocabulary(cache_dir: Path, name: str) -> Vocabulary:

@@ -1,12 +1,24 @@
-"""Shared fixtures: one thread for torch, the real data where it is, a cache folder per test."""
+"""Shared fixtures: one thread for torch, the real data where it is, a cache folder per test.
+
+The package that is tested is the installed one: a wheel or, after ``pip install -e``, this tree.
+"""
 
 import os
 from pathlib import Path
 
 import pytest
 
+import align_cache
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Processes that tests start must not import what lies in their working folder, the tree.
+os.environ["PYTHONSAFEPATH"] = "1"
+
+
+def pytest_report_header() -> str:
+    """Say which copy of the package is tested."""
+    return f"align_cache: {Path(align_cache.__file__).parent}"
 
 
 @pytest.fixture(scope="session")

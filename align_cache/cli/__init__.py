@@ -1,8 +1,9 @@
 """The command line: parse, call one library function, render.
 
 Commands live in :mod:`.features` (extract, import), :mod:`.cache` (ls, info, verify, rm), :mod:`.runs` (fit,
-demo, runs), :mod:`.sweep`, :mod:`.study`, :mod:`.judging` (eval, report, compare), :mod:`.stress` and
-:mod:`.plot`; whatever is heavy is imported inside them, so that ``align-cache --help`` answers at once.
+demo, runs), :mod:`.sweep`, :mod:`.study`, :mod:`.judging` (eval, report, compare), :mod:`.stress`,
+:mod:`.use` (search, embed, zero-shot), :mod:`.export`, :mod:`.plot`, :mod:`.view` and :mod:`.doctor`;
+whatever is heavy is imported inside them, so that ``align-cache --help`` answers at once.
 """
 
 import signal
@@ -14,7 +15,20 @@ from typing import Annotated, Any
 import typer
 
 from align_cache._version import __version__
-from align_cache.cli import cache, features, judging, plot, runs, stress, study, sweep
+from align_cache.cli import (
+    cache,
+    doctor,
+    export,
+    features,
+    judging,
+    plot,
+    runs,
+    stress,
+    study,
+    sweep,
+    use,
+    view,
+)
 from align_cache.errors import AlignCacheError
 from align_cache.runtime import prepare_environment
 
@@ -34,8 +48,14 @@ app.command("eval")(judging.evaluate)
 app.command()(judging.report)
 app.command()(stress.stress)
 app.command()(judging.compare)
+app.command()(use.search)
+app.command()(use.embed)
+app.command("zero-shot")(use.zero_shot)
+app.command()(view.view)
+app.command()(export.export)
 app.command()(runs.demo)
 app.command("import")(features.import_features)
+app.command()(doctor.doctor)
 app.add_typer(cache.cache_app, name="cache")
 app.add_typer(plot.plot_app, name="plot")
 app.add_typer(runs.runs_app, name="runs")

@@ -54,7 +54,7 @@ def stress(
     from align_cache.console import progress
     from align_cache.results import find_run
     from align_cache.settings import StressConfig
-    from align_cache.stress import stress as run_stress
+    from align_cache.stressing import stress as run_stress
 
     flags = {
         "image_noise": image_noise or None,

@@ -16,7 +16,7 @@ from align_cache.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ENCODERS", "load", "resolve"]
+__all__ = ["ENCODERS", "load", "missing_weights", "resolve"]
 
 ENCODERS = {
     "resnet18": "image, 512: torchvision ResNet-18, global average pool",
@@ -85,6 +85,19 @@ def resolve(request: EncoderRequest, *, captions_digest: str | None = None) -> E
         f"there is no encoder {request.name!r}",
         hint=f"did you mean {near[0]}?" if near else f"there are: {', '.join(ENCODERS)}",
     )
+
+
+def missing_weights(name: str) -> str | None:
+    """Return the command that fetches an encoder's published weights; None where none are missing.
+
+    The hub is not asked. ``name`` is one of the table; of ``timm:<name>`` and the like nothing is said.
+    """
+    from align_cache.encoders import hf, torchvision_
+    from align_cache.encoders.named import NAMED
+
+    if name == "resnet18":
+        return torchvision_.resnet18_fetch_command()
+    return hf.fetch_command_for(name) if name in NAMED else None
 
 
 def load(

@@ -6,7 +6,6 @@ at most, which is enough to be a part of the identity. A file's content alone de
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align_cache.encoders.base import Preprocess
-from align_cache.errors import EncoderError, SampleError
+from align_cache.errors import SampleError
+from align_cache.runtime import require_extra
 
 if TYPE_CHECKING:
     import torch
@@ -32,11 +32,9 @@ def require_decoder() -> None:
 
     Raises
     ------
-    EncoderError
+    UsageError
     """
-    if importlib.util.find_spec("simplejpeg") is None:
-        raise EncoderError("--decode fast needs simplejpeg, which is not installed",
-                           hint="pip install 'align-cache[fast]', or leave --decode out")  # fmt: skip
+    require_extra("simplejpeg", extra="fast", needed_for="--decode fast")
 
 
 def decode_fast(data: bytes | Pixels, *, sample_id: str) -> Pixels:

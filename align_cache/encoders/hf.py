@@ -130,6 +130,17 @@ def _read_preprocessor_config(folder: Path) -> Mapping[str, Any] | None:
     return _read_json(file) if file.is_file() else None
 
 
+def fetch_command_for(name: str) -> str | None:
+    """Return the command that fetches the weights of a named model; None where they were fetched before."""
+    from align_cache.sources.hub import fetch_command, fetched_snapshot
+
+    repo_id, _, revision = NAMED[name].repo_id.partition("@")
+    if fetched_snapshot(repo_id, repo_type="model", revision=revision or None, needed=_WEIGHT_FILES):
+        return None
+    patterns = _CONFIG_FILES + _WEIGHT_FILES
+    return fetch_command(repo_id, repo_type="model", revision=revision or None, allow_patterns=patterns)
+
+
 def _fetch(repo_id: str, *, weights: bool) -> Path:
     from align_cache.sources.hub import fetch_snapshot
 

@@ -64,6 +64,27 @@ def decode(data: bytes | NDArray[np.uint8], *, sample_id: str) -> Image.Image:
         raise SampleError(f"{sample_id}: the image cannot be decoded ({error})") from error
 
 
+def upright_pixels(image: Image.Image, *, sample_id: str) -> NDArray[np.uint8]:
+    """Return a picture that somebody has opened as :func:`decode` would have decoded it.
+
+    Returns
+    -------
+    uint8 array, shape (height, width, 3), EXIF orientation applied; the picture itself stays as it is.
+
+    Raises
+    ------
+    SampleError
+        As :func:`decode`.
+    """
+    try:
+        check_size(image.size, sample_id)
+        return np.asarray(_to_rgb(ImageOps.exif_transpose(image), sample_id))
+    except SampleError:
+        raise
+    except Exception as error:  # a file that is opened is not yet read
+        raise SampleError(f"{sample_id}: the image cannot be decoded ({error})") from error
+
+
 def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     """Resize and crop one RGB image as a model wants it.
 

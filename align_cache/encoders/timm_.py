@@ -11,6 +11,7 @@ from align_cache.encoders.base import EncoderRequest, EncoderSpec, Preprocess
 from align_cache.encoders.spec import image_spec
 from align_cache.encoders.weights import digest_files, fill, parse_weights, read_state, require_file, seeded
 from align_cache.errors import EncoderError, UsageError
+from align_cache.runtime import require_extra
 
 if TYPE_CHECKING:
     import torch
@@ -71,11 +72,10 @@ def load(spec: EncoderSpec, *, device: torch.device, dtype: torch.dtype) -> Imag
 
 
 def _timm() -> Any:
-    try:
-        import timm
-        import timm.data
-    except ModuleNotFoundError:
-        raise EncoderError("timm is not installed", hint="pip install 'align-cache[timm]'") from None
+    require_extra("timm", extra="timm", needed_for="an encoder timm:NAME")
+    import timm
+    import timm.data
+
     return timm
 
 

@@ -66,6 +66,11 @@ class Tokenizer:
             bool(encoding.overflowing) for encoding in encodings
         )
 
+    def to_json(self) -> str:
+        """Return the content of a ``tokenizer.json`` that gives the same ids."""
+        text: str = self._backend.to_str()
+        return text
+
 
 def find_tokenizer(path: Path) -> Path:
     """Return ``tokenizer.json``, ``vocab.txt`` or ``vocab.json`` of a folder, or the file itself if named.
@@ -83,6 +88,16 @@ def find_tokenizer(path: Path) -> Path:
         f"{path} holds no tokenizer",
         hint="give a tokenizer.json, a vocab.txt, CLIP's vocab.json and merges.txt, or the folder of one",
     )
+
+
+def portable_files(file: Path) -> dict[str, bytes]:
+    """Return what makes the same tokenizer in another folder: name and content, the file itself first."""
+    if file.name == _BYTE_PAIRS:
+        return {_BYTE_PAIRS: file.read_bytes(), "merges.txt": merges_file(file).read_bytes()}
+    if file.suffix != ".txt":
+        return {"tokenizer.json": file.read_bytes()}
+    settings = {} if _lower_case(file) else {"tokenizer_config.json": b'{"do_lower_case": false}\n'}
+    return {"vocab.txt": file.read_bytes(), **settings}
 
 
 def tokenizer_identity(file: Path | None, captions_digest: str | None, request: EncoderRequest) -> Json:

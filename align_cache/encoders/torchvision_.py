@@ -188,13 +188,19 @@ def _fold_batch_norms(network: torch.nn.Module) -> torch.nn.Module:
     return folded
 
 
+def resnet18_fetch_command() -> str | None:
+    """Return the command that fetches ResNet-18's weights; None where torch.hub's folder has them."""
+    there = (_hub_folder() / RESNET18_URL.rpartition("/")[2]).is_file()
+    return None if there else _fetch_command("resnet18")
+
+
 def _pretrained_file(model: str) -> Path:
     url = RESNET18_URL if model == "resnet18" else _default_weights(model).url
-    return fetch_file(
-        url,
-        folder=_hub_folder(),
-        command=f"python -c \"import torchvision; torchvision.models.{model}(weights='DEFAULT')\"",
-    )
+    return fetch_file(url, folder=_hub_folder(), command=_fetch_command(model))
+
+
+def _fetch_command(model: str) -> str:
+    return f"python -c \"import torchvision; torchvision.models.{model}(weights='DEFAULT')\""
 
 
 def _default_weights(model: str) -> Any:

@@ -68,19 +68,44 @@ def _verdict(rank: int) -> tuple[str, str, str]:
 
 
 def _answer(head: str, image: Record, pictures: Mapping[str, str | None], *, kind: str) -> str:
-    sample_id, words = image["image_id"], image["caption"]
-    described = text(words) if words else sample_id
-    url = pictures.get(sample_id)
-    if url is not None and _PICTURE.fullmatch(url):
-        seen = f'<img class="picture" alt="{escape(described)}" src="{url}">'
-    else:
-        seen = f'<div class="picture">{escape(sample_id)}</div>'
+    sample_id = image["image_id"]
     mark = " ✓ right" if kind == "right" else ""
-    told = f"{sample_id}: {words}" if words else sample_id
-    shown = words or ""
-    similarity = f"<span>{number(image['similarity'], 3)}</span>"
+    return picture_card(
+        f"{head}{mark}",
+        sample_id,
+        words=image["caption"],
+        picture=pictures.get(sample_id),
+        value=number(image["similarity"], 3),
+        kind=kind,
+    )
+
+
+def picture_card(
+    head: str, name: str, *, words: str | None, picture: str | None, value: str = "", kind: str = ""
+) -> str:
+    """Return one picture of a gallery.
+
+    Parameters
+    ----------
+    head, value : str
+        Above it, on the left and on the right.
+    name : str
+        What the picture is called; stands in its place where there is none.
+    words : str or None
+        Below it.
+    picture : str or None
+        A data URL; what is no PNG or JPEG is left out.
+    kind : {"", "own", "right"}
+        How it is marked.
+    """
+    described = text(words) if words else name
+    if picture is not None and _PICTURE.fullmatch(picture):
+        seen = f'<img class="picture" alt="{escape(described)}" src="{picture}">'
+    else:
+        seen = f'<div class="picture">{escape(name)}</div>'
+    told = f"{name}: {words}" if words else name
     return (
-        f'<div class="answer {kind}" title="{escape(told)}">'
-        f'<p class="place">{escape(head)}{mark}{similarity}</p>{seen}'
-        f'<p class="words">{escape(shown)}</p></div>'
+        f'<div class="answer {escape(kind)}" title="{escape(told)}">'
+        f'<p class="place">{escape(head)}<span>{escape(value)}</span></p>{seen}'
+        f'<p class="words">{escape(words or "")}</p></div>'
     )

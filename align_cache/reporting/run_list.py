@@ -16,10 +16,11 @@ def list_table(entries: Sequence[Record]) -> Table:
         "data: image, text → reference, * an untrained encoder; best: epoch of the best checkpoint; "
         "i→t, t→i: R@1 of the latest evaluation"
     )
-    return Table("Runs", columns, tuple(_list_cells(entry) for entry in entries), note, label_columns=5)
+    return Table("Runs", columns, tuple(list_cells(entry) for entry in entries), note, label_columns=5)
 
 
-def _list_cells(entry: Record) -> tuple[str, ...]:
+def list_cells(entry: Record) -> tuple[str, ...]:
+    """Return a run's line of the table."""
     image, text, reference = (_encoder(entry.get(role)) for role in ("image", "text", "reference"))
     data = f"{entry.get('dataset')}: {image}, {text} → {reference}"
     recalls = (dig(entry, "recall_at_1", way) for way in DIRECTIONS)

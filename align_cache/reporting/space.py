@@ -114,11 +114,11 @@ def _basis(snapshots: dict[int, dict[str, Matrix]]) -> tuple[Matrix, Matrix, tup
         [snapshots[epoch][name] for epoch in chosen for name in _EMBEDDED if name in snapshots[epoch]]
     )
     mean = pooled.mean(axis=0)
-    return mean, *_principal_axes(pooled - mean)
+    return mean, *principal_axes(pooled - mean)
 
 
-def _principal_axes(centred: Matrix) -> tuple[Matrix, tuple[float, ...]]:
-    """Return the three leading axes (D, 3), heaviest weight positive, and their shares of the variance."""
+def principal_axes(centred: Matrix) -> tuple[Matrix, tuple[float, ...]]:
+    """Return the three leading axes (D, 3) of rows (n, D), heaviest weight positive, and their shares."""
     import numpy as np
 
     variances, vectors = np.linalg.eigh(centred.T @ centred)
@@ -140,7 +140,7 @@ def _add_reference(points: dict[int, dict[str, Matrix]], snapshots: dict[int, di
     if reference is None or target is None:
         return
     centred = reference - reference.mean(axis=0)
-    own = centred @ _principal_axes(centred)[0]
+    own = centred @ principal_axes(centred)[0]
     left, _, right = np.linalg.svd(own.T @ (target - target.mean(axis=0)))
     turned = _rounded(own @ (left @ right) + target.mean(axis=0))
     for modalities in points.values():

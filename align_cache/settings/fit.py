@@ -98,6 +98,13 @@ def fit_config(
     Raises
     ------
     ConfigError
+
+    Examples
+    --------
+    >>> from align_cache import fit_config
+    >>> config = fit_config(assignments=("adapter.type=linear", "optim.epochs=3"))
+    >>> config.optim.epochs, config.optim.lr  # the linear adapter's own learning rate
+    (3, 0.0002)
     """
     given = [
         *([Layer("the sweep's settings", dict(shared))] if shared else []),

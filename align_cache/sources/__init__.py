@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from align_cache.errors import SourceError, UsageError
+from align_cache.sources import cifar10, flickr, hub
 from align_cache.sources.base import Source
 from align_cache.sources.cifar10 import open_cifar10
 from align_cache.sources.coco import open_coco
@@ -31,6 +32,21 @@ _TABLE: Mapping[str, tuple[str, Callable[..., Source]]] = {
 
 SOURCES: Mapping[str, str] = {name: description for name, (description, _) in _TABLE.items()}
 """Name and one-line description of each source."""
+
+
+HUB_COPIES: Mapping[str, str] = {**flickr.REPOSITORIES, "cifar10": cifar10.REPOSITORY}
+"""Where the hub has a copy, by the name of the dataset."""
+
+
+def missing_copy(name: str) -> str | None:
+    """Return the command that fetches the hub's copy of a dataset; None if it was fetched or there is none.
+
+    The hub is not asked.
+    """
+    repository = HUB_COPIES.get(name)
+    if repository is None or hub.fetched_snapshot(repository, repo_type="dataset", needed=["*.parquet"]):
+        return None
+    return hub.fetch_command(repository, repo_type="dataset", allow_patterns=["*.parquet"])
 
 
 def takes_data_dir(name: str) -> bool:

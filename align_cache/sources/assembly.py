@@ -71,7 +71,8 @@ def assemble(
         except OSError as error:
             raise SampleError(f"{names[index]}: cannot be read: {error.strerror}") from error
 
-    return Source(name, LOCAL, images, captions, read_image, tuple(label_names), (*notes, *caption_notes))
+    said = (*notes, *caption_notes)
+    return Source(name, LOCAL, images, captions, read_image, tuple(label_names), said, root=tree.root)
 
 
 def checked_captions(records: Iterable[Record]) -> tuple[tuple[CaptionSample, ...], tuple[str, ...]]:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -59,6 +60,8 @@ class Source:
     """Repairs and oddities, to be said once to the user."""
     templates: tuple[str, ...] = ()
     """Sentences in the language of the dataset, ``{}`` for the class; empty: those for photographs."""
+    root: Path | None = None
+    """The folder below which each image is the file that its id names; None where images are no files."""
 
     @property
     def prompted(self) -> bool:

@@ -58,6 +58,9 @@ _FLICKR8K = _Dataset(
     ),
 )
 
+REPOSITORIES = {dataset.name: dataset.repository for dataset in (_FLICKR30K, _FLICKR8K)}
+"""The hub's copy of each."""
+
 _IMAGE_FOLDERS = (
     "images",
     "Images",

@@ -19,7 +19,8 @@ _CAPTION_COLUMNS = ("caption", "text", "captions")
 _IMAGE_FOLDERS = (".", "images", "Images")
 _MAX_DIGITS = 18
 """Of a label that is a number: what is longer does not fit into 64 bits and is a name."""
-_IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""What an image file is called at its end, in small letters."""
 
 
 def open_folder(*, data_dir: Path | None = None) -> Source:
@@ -55,9 +56,7 @@ def open_folder(*, data_dir: Path | None = None) -> Source:
 
 
 def _open_tree(data_dir: Path) -> Source:
-    names = [
-        name for name in FileTree(data_dir).names() if PurePosixPath(name).suffix.lower() in _IMAGE_SUFFIXES
-    ]
+    names = image_names(FileTree(data_dir))
     folders = {name: PurePosixPath(name).parts[:-1] for name in names}
     by_split = all(parts and canonical_split(parts[0]) in SPLITS for parts in folders.values())
     records, labels = {}, {}
@@ -68,6 +67,11 @@ def _open_tree(data_dir: Path) -> Source:
     label_names = _number_labels(records, labels)
     note = f"no {', '.join(_TABLES[::2])} or .jsonl in {data_dir}: the folder an image lies in is its class"
     return assemble("folder", records.values(), data_dir, notes=(note,), label_names=label_names)
+
+
+def image_names(tree: FileTree) -> list[str]:
+    """Return the paths of what is called like an image, sorted; a link that leads out of the folder too."""
+    return [name for name in tree.names() if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
 
 
 def _read_table(table: Path, records: dict[str, Record], labels: dict[str, str]) -> None:

@@ -112,6 +112,25 @@ def fetch_command(
     return shlex.join(words)
 
 
+def fetched_snapshot(
+    repo_id: str, *, repo_type: RepoType, revision: str | None = None, needed: Sequence[str]
+) -> Path | None:
+    """Return the folder of a snapshot that was fetched before; None where it was not. The hub is not asked.
+
+    Parameters
+    ----------
+    repo_id, repo_type, revision
+        As :func:`fetch_snapshot` takes them.
+    needed : sequence of str
+        Globs; a copy that holds no file like any of them counts as not fetched.
+    """
+    try:
+        folder = _attempts(repo_id, repo_type, revision, None, online=False)
+    except _GaveUpError:
+        return None
+    return folder if _holds(folder, needed) else None
+
+
 def is_reachable(url: str) -> bool:
     """Say within two seconds whether a connection to ``url``, or to the proxy before it, can be opened.
 

@@ -4,7 +4,7 @@
 ``catalog`` finds, ``verify`` judges and removes. The format is docs/cache-format.md.
 """
 
-from align_cache.store.catalog import StoredSet, find, is_complete, open_feature_set
+from align_cache.store.catalog import StoredSet, find, find_one, is_complete, open_feature_set
 from align_cache.store.manifest import Manifest
 from align_cache.store.reader import FeatureSet
 from align_cache.store.writer import FeatureSetWriter
@@ -15,6 +15,7 @@ __all__ = [
     "Manifest",
     "StoredSet",
     "find",
+    "find_one",
     "is_complete",
     "open_feature_set",
 ]

@@ -80,13 +80,33 @@ def open_feature_set(cache_dir: Path, dataset: str, encoder: str, *, verify: boo
         If the set is damaged.
     CacheError
         If there is no such set (the nearest names are given) or there are several (what differs is given).
+
+    Examples
+    --------
+    >>> from align_cache import open_feature_set
+    >>> captions = open_feature_set(Path("cache"), "shapes", "small-text")
+    >>> captions.rows, captions.dim, captions.untrained
+    (300, 256, True)
+    >>> print(captions.sample_ids[7], "of", captions.group_ids[7])
+    scene-000001#2 of scene-000001
+    """
+    return FeatureSet.open(find_one(cache_dir, dataset, encoder).folder, verify=verify)
+
+
+def find_one(cache_dir: Path, dataset: str, encoder: str) -> StoredSet:
+    """Return the one feature set of a dataset and an encoder, unopened: what its manifest says is enough.
+
+    Raises
+    ------
+    CacheError
+        As :func:`open_feature_set`.
     """
     found = find(cache_dir, dataset=dataset, encoder=encoder)
     if not found:
         raise _absent(cache_dir, dataset, encoder)
     if len(found) > 1:
         raise _ambiguous(dataset, encoder, [stored.manifest for stored in found])
-    return FeatureSet.open(found[0].folder, verify=verify)
+    return found[0]
 
 
 def is_complete(cache_dir: Path, identity: Identity) -> Manifest | None:

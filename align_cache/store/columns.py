@@ -80,6 +80,19 @@ def stored_features(features: NDArray[Any], dtype: str, ids: Sequence[str]) -> C
     return stored
 
 
+def unit_rows(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Scale rows (n, dim) to unit length, and say which have one: those that are finite and not zero.
+
+    Returns
+    -------
+    (float32 array of the rows that do, shape (m, dim); bool array, shape (n,))
+    """
+    # In float64, where no square of a float32 overflows or vanishes.
+    norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+    good = np.isfinite(features).all(axis=1) & (norms[:, 0] > 0)
+    return (features[good] / norms[good]).astype(np.float32), good
+
+
 def _check_norms(features: NDArray[np.float32], ids: Sequence[str], moment: str) -> None:
     with np.errstate(over="ignore"):  # a norm of infinity is as wrong as any other
         norms = np.linalg.norm(features, axis=1)

@@ -33,15 +33,20 @@ class Finding:
     """What is wrong with it, to be read after its path."""
     kind: Kind
     """``damage``: a file that is not as it was published. ``leftover``: unfinished, stale or unknown."""
+    hint: str | None = None
+    """What mends it; None: the command that made it makes it again."""
 
 
-def verify(path: Path) -> list[Finding]:
+def verify(path: Path, *, contents: bool = True) -> list[Finding]:
     """Check every byte of one feature set or of a whole cache; damage is listed, never raised.
 
     Parameters
     ----------
     path : Path
         A cache folder, or the folder of one feature set.
+    contents : bool
+        Whether to read the rows and hold them against their checksums. Manifests, sizes and the structure of
+        every file are always checked.
 
     Returns
     -------
@@ -55,7 +60,7 @@ def verify(path: Path) -> list[Finding]:
     if not path.is_dir():
         raise CacheError(f"{path} is no folder")
     folders = [path] if _looks_like_set(path) else set_folders(path)
-    return [finding for folder in folders for finding in _check_set(folder)]
+    return [finding for folder in folders for finding in _check_set(folder, contents)]
 
 
 def remove(folder: Path) -> None:
@@ -83,7 +88,7 @@ def remove(folder: Path) -> None:
         folder.parent.rmdir()  # the dataset's folder, if this was its last set
 
 
-def _check_set(folder: Path) -> Iterator[Finding]:
+def _check_set(folder: Path, contents: bool) -> Iterator[Finding]:
     yield from _leftovers(folder)
     manifest = None
     try:
@@ -95,10 +100,13 @@ def _check_set(folder: Path) -> Iterator[Finding]:
         path = folder / MANIFEST_NAME
         there = path.exists() or path.is_symlink()
         yield _finding(path, error) if there else _finding(folder, error, "leftover")
-    yield from _check_unfinished(folder) if manifest is None else _check_shards(folder, manifest)
+    if manifest is None:
+        yield from _check_unfinished(folder, contents)
+    else:
+        yield from _check_shards(folder, manifest, contents)
 
 
-def _check_shards(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+def _check_shards(folder: Path, manifest: Manifest, contents: bool) -> Iterator[Finding]:
     whole = True
     try:
         read_provenance(folder, key=manifest.key)
@@ -106,11 +114,11 @@ def _check_shards(folder: Path, manifest: Manifest) -> Iterator[Finding]:
         yield _finding(folder / PROVENANCE_NAME, error)
     for index, entry in enumerate(manifest.shards):
         try:
-            open_entry(folder, manifest, index)
+            open_entry(folder, manifest, index, verify=contents)
         except CacheError as error:
             whole = False
             yield _finding(folder / entry.file, error)
-    if whole:
+    if whole and contents:
         yield from _check_content(folder)
     known = {entry.file for entry in manifest.shards}
     for path in sorted(folder.glob("shard-*.h5")):
@@ -128,16 +136,17 @@ def _check_content(folder: Path) -> Iterator[Finding]:
         yield _finding(folder, error)
 
 
-def _check_unfinished(folder: Path) -> Iterator[Finding]:
+def _check_unfinished(folder: Path, contents: bool) -> Iterator[Finding]:
     for path in sorted(folder.glob("shard-*.h5")):
         try:
-            open_shard(path)
+            open_shard(path, verify=contents)
         except CacheError as error:
             yield _finding(path, error)
 
 
 def _finding(path: Path, error: CacheError, kind: Kind = "damage") -> Finding:
-    return Finding(path, error.message.removeprefix(str(path)).lstrip(": "), kind)
+    hint = None if isinstance(error, CorruptError) else error.hint
+    return Finding(path, error.message.removeprefix(str(path)).lstrip(": "), kind, hint)
 
 
 def _leftovers(folder: Path) -> Iterator[Finding]:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.test_extract_kill import command, contents, n_shards
+from tests.crash.test_extract_kill import command, n_shards
+from tests.unit.stored import published_bytes
 
 
 def finish(cache_dir: Path) -> dict[str, bytes]:
     subprocess.run(command(cache_dir), check=True, capture_output=True)
-    return contents(cache_dir)
+    return published_bytes(cache_dir)
 
 
 def hear_interrupts() -> None:
@@ -53,7 +54,7 @@ def test_an_interrupted_extraction_says_how_to_go_on_and_goes_on_to_the_same_byt
     assert not list(cache_dir.glob("features/*/*/.*")), "a temporary file stayed"
     with pytest.raises(ProcessLookupError):  # of its group, nobody is left
         os.killpg(process.pid, 0)
-    published = contents(cache_dir)
+    published = published_bytes(cache_dir)
     assert published
     assert all(whole[name] == data for name, data in published.items())
     assert finish(cache_dir) == whole
@@ -80,5 +81,5 @@ def test_a_limit_on_the_size_of_files_is_one_line_and_the_work_resumes(
     assert first.endswith("File too large")
     assert "the same command then resumes" in hint
     assert not list(cache_dir.glob("features/*/*/.*"))
-    assert contents(cache_dir) == text, "what was finished stays"
+    assert published_bytes(cache_dir) == text, "what was finished stays"
     assert finish(cache_dir) == whole

@@ -1,5 +1,6 @@
 """A disk that is full or read-only, for real: a small file system of its own for each test."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ def run(mode: str, folder: Path) -> subprocess.CompletedProcess[str]:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no small file system can be mounted here (needs unshare and tmpfs)")
     command = [*_SETUP, _MOUNT, "sh", str(folder), sys.executable, str(CHILD), mode]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    beside = os.environ | {"PYTHONPATH": str(CHILD.parent)}
+    return subprocess.run(command, env=beside, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize("mode", ["refused-before", "full-in-shard", "full-in-manifest", "read-only"])

@@ -60,7 +60,11 @@ def test_a_missing_feature_set_names_the_command_that_makes_it(
 
 
 @pytest.mark.parametrize(
-    "command", ["extract", "fit", "eval", "report", "demo", "compare", "import", "cache", "plot", "runs"]
+    "command",
+    [
+        *("extract", "fit", "eval", "report", "demo", "compare", "search", "embed", "zero-shot"),
+        *("import", "cache", "plot", "runs"),
+    ],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
@@ -168,10 +172,12 @@ def documented_commands() -> list[tuple[str, str]]:
     found = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = page.read_text(encoding="utf-8")
-        blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-        lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+        blocks = re.findall(r"^```([^\n]*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+        typed = [block for written, block in blocks if written != "text"]  # which is what came out
+        lines = [line for block in typed for line in block.replace("\\\n", " ").splitlines()]
         lines += [line for line in re.findall(r"`(align-cache [^`]*)`", text) if " -" in line]
-        commands = [re.search(r"(?:^|/)align-cache +(.+)", line.partition("#")[0].strip()) for line in lines]
+        lines = [line.partition("#")[0].strip().removeprefix("$ ") for line in lines]
+        commands = [re.search(r"(?:^|/)align-cache +(.+)", line) for line in lines]
         found += [(str(page.relative_to(ROOT)), command[1]) for command in commands if command]
     return found
 

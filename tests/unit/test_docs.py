@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import align_cache
 from align_cache.config import setting_names
 from align_cache.evaluation import evaluate
 from align_cache.fitting import fit
@@ -48,10 +49,33 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(destination), target
 
 
-def test_the_index_of_the_docs_names_every_page() -> None:
-    index = text_of(ROOT / "docs" / "README.md")
-    for page in (ROOT / "docs").glob("*.md"):
+@pytest.mark.parametrize("folder", [ROOT / "docs", ROOT / "docs" / "adr"], ids=lambda folder: folder.name)
+def test_the_index_of_a_folder_names_every_page(folder: Path) -> None:
+    index = text_of(folder / "README.md")
+    for page in folder.glob("*.md"):
         assert page.name == "README.md" or f"]({page.name})" in index, page.name
+
+
+def test_the_site_has_every_page() -> None:
+    config = text_of(ROOT / ".ci" / "mkdocs.yml")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert re.search(rf"^ +- (?:\w+: )?{re.escape(page.name)}$", config, flags=re.MULTILINE), page.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_stands_inside_an_item_of_a_list_is_indented_by_four(page: Path) -> None:
+    """Python-Markdown, which makes the site, takes less for the end of the list."""
+    inside = re.findall(
+        r"^ {1,3}(?:[-*] |\d+\. ).*$|(?<=\n\n) {1,3}\S.*$", prose_of(page), flags=re.MULTILINE
+    )
+    assert not inside
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """All but the settings, whose fields are the tables of the configuration page."""
+    shown = re.findall(r"^::: align_cache\.(\w+)$", text_of(ROOT / "docs" / "api-reference.md"), re.MULTILINE)
+    settings = {name for name in align_cache.__all__ if name.endswith("Config")}
+    assert sorted(shown) == sorted({*align_cache.__all__} - settings - {"__version__"})
 
 
 def test_the_configuration_page_has_the_settings_as_they_are() -> None:

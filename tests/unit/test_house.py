@@ -26,9 +26,11 @@ STAGE_3 = (
     *("noisy_pairs", "stress_comparison", "stress_record"),
 )
 USE = (
-    *("diagnosis", "exporting"),
+    *("diagnosis", "exporting", "viewing"),
     *("model", "embedder", "class_choice", "given_features", "fresh_features", "known_encoder"),
     *("model_folder", "saved_model", "model_card", "transformer"),
+    *("searching", "candidates", "first_captions", "album", "found", "search_page", "use_tables"),
+    *("embedding_file", "image_files", "nearest"),
 )
 """The rim: it may import every stage, and no stage imports it."""
 PURE = ("metrics", "losses", "schedule", "closed_form", "corruption", "feature_noise")
@@ -90,7 +92,7 @@ def test_below_the_stage_functions_there_are_no_config_objects() -> None:
         "trials.py",
         "sweep_workers.py",
         "evaluation.py",
-        "stress.py",
+        "stressing.py",
         "variants.py",
         "demo.py",
         "run_adapters.py",
@@ -129,8 +131,12 @@ def loaded_after(statement: str) -> set[str]:
         ("from align_cache.extraction import extract", {"torch", "torchvision", "transformers", "datasets"}),
         ("from align_cache.pictures import collect_pictures", {"torch", "transformers", "matplotlib"}),
         ("from align_cache.store import FeatureSet", {"torch"}),
+        (
+            "from align_cache.model import AlignedModel",
+            {"transformers", "torchvision", "datasets", "matplotlib", "sklearn"},
+        ),
     ],
-    ids=["package", "help", "fit", "evaluate", "report", "extract", "pictures", "store"],
+    ids=["package", "help", "fit", "evaluate", "report", "extract", "pictures", "store", "model"],
 )
 def test_nothing_heavy_is_loaded_that_is_not_needed(statement: str, absent: set[str]) -> None:
     assert not loaded_after(statement) & absent

@@ -53,7 +53,10 @@ def test_a_lock_that_is_freed_in_time_is_waited_for(monkeypatch: pytest.MonkeyPa
 
 def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match="ray is not installed") as refused, connected(None, device="auto"):
+    with (
+        pytest.raises(UsageError, match="ray, which is not installed") as refused,
+        connected(None, device="auto"),
+    ):
         pytest.fail("connected")
     assert refused.value.hint == "pip install 'align-cache[ray]'"
 

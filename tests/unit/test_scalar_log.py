@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from align_cache import scalar_log
 from align_cache.errors import UsageError
 from align_cache.fitting import fit, resume_fit
 from align_cache.results import Run, list_runs
@@ -84,7 +83,7 @@ def test_without_tensorboard_a_run_and_a_sweep_are_refused_before_they_begin(
     cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paired_sets(cache_dir)
-    monkeypatch.setattr(scalar_log, "find_spec", lambda name: None)
+    monkeypatch.setattr("align_cache.runtime.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="not installed") as refused:
         fit(toy(log__tensorboard=True), cache_dir=cache_dir)
     assert refused.value.hint == "pip install 'align-cache[tensorboard]'"

@@ -161,7 +161,8 @@ from align_cache.sources import open_source
 open_source("flickr30k")
 """
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-P", "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert "OfflineError" in done.stderr
     assert "hf download umaru97/flickr30k_train_val_test --repo-type dataset" in done.stderr
 

@@ -23,8 +23,8 @@ from align_cache.results import Run
 from align_cache.settings import EvalConfig, ExtractConfig, StressConfig, fit_config
 from align_cache.store import FeatureSet, find, open_feature_set
 from align_cache.store.provenance import provenance_bytes, read_provenance
-from align_cache.stress import stress
 from align_cache.stress_comparison import compare_stress
+from align_cache.stressing import stress
 from align_cache.variants import noisy_variant
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import toy
