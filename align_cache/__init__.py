@@ -11,18 +11,14 @@ from typing import TYPE_CHECKING
 from align_cache._version import __version__
 
 if TYPE_CHECKING:
-    from align_cache.comparison import Comparison, compare
     from align_cache.diagnosis import doctor
-    from align_cache.evaluation import evaluate
     from align_cache.exporting import export
-    from align_cache.external import import_features
-    from align_cache.extraction import extract
-    from align_cache.fitting import fit, resume_fit
-    from align_cache.model import AlignedModel
-    from align_cache.pictures import collect_pictures
+    from align_cache.extraction.external import import_features
+    from align_cache.extraction.extracting import extract
+    from align_cache.judging.comparison import Comparison, compare
+    from align_cache.judging.evaluation import evaluate
     from align_cache.reporting import report
     from align_cache.results import Run, find_run
-    from align_cache.searching import search
     from align_cache.settings import (
         EvalConfig,
         ExtractConfig,
@@ -35,15 +31,19 @@ if TYPE_CHECKING:
         sweep_config,
     )
     from align_cache.store import FeatureSet, open_feature_set
-    from align_cache.stressing import stress
-    from align_cache.studying import study
-    from align_cache.sweeping import sweep
-    from align_cache.transformer import AdapterTransformer
+    from align_cache.studies.stressing import stress
+    from align_cache.studies.studying import study
+    from align_cache.sweeps.sweeping import sweep
+    from align_cache.training.fitting import fit, resume_fit
+    from align_cache.use.model import AlignedModel
+    from align_cache.use.pictures import collect_pictures
+    from align_cache.use.searching import search
+    from align_cache.use.transformer import AdapterTransformer
 
 _HOMES = {
-    "AdapterTransformer": "transformer",
-    "AlignedModel": "model",
-    "Comparison": "comparison",
+    "AdapterTransformer": "use.transformer",
+    "AlignedModel": "use.model",
+    "Comparison": "judging.comparison",
     "EvalConfig": "settings",
     "ExtractConfig": "settings",
     "FeatureSet": "store",
@@ -52,24 +52,24 @@ _HOMES = {
     "StressConfig": "settings",
     "StudyConfig": "settings",
     "SweepConfig": "settings",
-    "collect_pictures": "pictures",
-    "compare": "comparison",
+    "collect_pictures": "use.pictures",
+    "compare": "judging.comparison",
     "doctor": "diagnosis",
-    "evaluate": "evaluation",
+    "evaluate": "judging.evaluation",
     "export": "exporting",
-    "extract": "extraction",
+    "extract": "extraction.extracting",
     "find_run": "results",
-    "fit": "fitting",
+    "fit": "training.fitting",
     "fit_config": "settings",
-    "import_features": "external",
+    "import_features": "extraction.external",
     "open_feature_set": "store",
     "report": "reporting",
-    "resume_fit": "fitting",
-    "search": "searching",
-    "stress": "stressing",
-    "study": "studying",
+    "resume_fit": "training.fitting",
+    "search": "use.searching",
+    "stress": "studies.stressing",
+    "study": "studies.studying",
     "study_config": "settings",
-    "sweep": "sweeping",
+    "sweep": "sweeps.sweeping",
     "sweep_config": "settings",
 }
 

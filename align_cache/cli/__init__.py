@@ -149,7 +149,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _fail(message: str, hint: str | None, exit_code: int) -> int:
     from rich.text import Text
 
-    from align_cache.console import stderr
+    from align_cache.terminal.console import stderr
 
     line = Text("error: ", style="bold red").append(message, style="default")
     stderr().print(line, soft_wrap=True)

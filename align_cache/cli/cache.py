@@ -29,7 +29,7 @@ def cache_ls(cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None
         return
     from rich.table import Table
 
-    from align_cache.console import stdout
+    from align_cache.terminal.console import stdout
 
     table = Table("set", "modality", "rows", "dim", "size", "", box=None, pad_edge=False, header_style="bold")
     for row in map(_summary, stored):

@@ -16,9 +16,9 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Look at packages, machine, hub, cache, and what encoders and datasets need; exit 1 if one is broken."""
-    from align_cache.console import progress
     from align_cache.diagnosis import doctor as look
     from align_cache.diagnosis.words import diagnosis_lines
+    from align_cache.terminal.console import progress
 
     diagnosis = look(cache_dir=cache_dir, deep=deep, progress=progress)
     if as_json:

@@ -31,8 +31,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a run's adapters or embeddings in a format that other programs read."""
-    from align_cache.console import progress
     from align_cache.exporting import export as run_export
+    from align_cache.terminal.console import progress
 
     record = run_export(
         run,

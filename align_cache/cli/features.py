@@ -20,11 +20,11 @@ from align_cache.cli.options import (
     print_note,
     split_weights,
 )
+from align_cache.extraction.stages import bottleneck
 from align_cache.reporting.wording import byte_size
-from align_cache.stages import bottleneck
 
 if TYPE_CHECKING:
-    from align_cache.extraction import Extracted
+    from align_cache.extraction.extracting import Extracted
 
 _EXTRACT_FLAGS = (
     *("dataset", "data_dir", "name", "revision", "limit", "tokenizer", "pooling", "max_length", "precision"),
@@ -105,10 +105,10 @@ def extract(
     """Run frozen encoders over a dataset, once; what is there already is not made again."""
     from align_cache import extract as run_extract
     from align_cache.config import Layer, file_layer, flag_layer, resolve, set_layer
-    from align_cache.console import progress
     from align_cache.runtime import processors
     from align_cache.settings import ExtractConfig
     from align_cache.shares import launched
+    from align_cache.terminal.console import progress
 
     given = locals()
     flags: dict[str, Any] = {flag: given[flag] for flag in _EXTRACT_FLAGS}
@@ -133,7 +133,7 @@ def extract(
         "on_note": _note_of(settings.shard_of),
     }
     if executor == "ray":
-        from align_cache.ray_extraction import extract_on_ray
+        from align_cache.extraction.on_ray import extract_on_ray
 
         results = extract_on_ray(settings, cache_dir=cache_dir, address=ray_address, **to_user)
     else:
@@ -155,7 +155,7 @@ def import_features(
     as_json: Json = False,
 ) -> None:
     """Bring your own features: arrays sample_id, features, optional group_id, split, label, text."""
-    from align_cache.external import import_features as run_import
+    from align_cache.extraction.external import import_features as run_import
 
     imported = run_import(
         file,
@@ -212,8 +212,8 @@ def _stages(results: "list[Extracted]") -> dict[str, float]:
 def _show(results: "list[Extracted]") -> None:
     from rich.table import Table
 
-    from align_cache.console import stdout
     from align_cache.runtime import peak_memory_bytes
+    from align_cache.terminal.console import stdout
 
     table = Table(
         "feature set", "rows x dim", "status", "rate", "", box=None, pad_edge=False, header_style="bold"

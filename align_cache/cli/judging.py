@@ -68,10 +68,10 @@ def evaluate(
         *("checkpoint", "split", "limit", "k", "permutations", "seed", "device"),
     )
     from align_cache.config import flag_layer, resolve
-    from align_cache.console import progress
-    from align_cache.evaluation import evaluate as run_evaluate
+    from align_cache.judging.evaluation import evaluate as run_evaluate
     from align_cache.results import find_run
     from align_cache.settings import EvalConfig
+    from align_cache.terminal.console import progress
 
     flags = {name: given[name] for name in names}
     flags |= {"metrics": metric or None, "probe_heads": probe_head or None}
@@ -84,8 +84,8 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
-    from align_cache.console import stdout
-    from align_cache.terminal_tables import evaluation_table
+    from align_cache.terminal.console import stdout
+    from align_cache.terminal.tables import evaluation_table
 
     stdout().print(evaluation_table(record))
 
@@ -108,15 +108,15 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Draw the figures of a run or a sweep and write its report.html, one file that needs nothing else."""
-    from align_cache.sweep_records import is_sweep
+    from align_cache.sweeps.records import is_sweep
 
     if is_sweep(Path(run)):
         _report_sweep(Path(run), given=(perplexity, dataset, data_dir), as_json=as_json)
         return
-    from align_cache.console import progress
-    from align_cache.pictures import collect_pictures
     from align_cache.reporting import report as run_report
     from align_cache.results import find_run
+    from align_cache.terminal.console import progress
+    from align_cache.use.pictures import collect_pictures
 
     found = find_run(cache_dir, run)
     pictures = collect_pictures(
@@ -163,9 +163,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Set evaluated runs side by side; those that differ in the seed alone become mean ± sd."""
-    from align_cache.comparison import compare as run_compare
     from align_cache.errors import UsageError
     from align_cache.files import publish_text
+    from align_cache.judging.comparison import compare as run_compare
     from align_cache.results import find_run
 
     if csv == "-" and as_json:
@@ -190,7 +190,7 @@ def compare(
     elif as_json:
         typer.echo(json.dumps(comparison.to_record(), indent=2))
     else:
-        from align_cache.console import stdout
-        from align_cache.terminal_tables import comparison_table
+        from align_cache.terminal.console import stdout
+        from align_cache.terminal.tables import comparison_table
 
         stdout().print(comparison_table(comparison))

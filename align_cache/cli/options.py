@@ -46,6 +46,6 @@ def print_note(line: str) -> None:
     """Say something on stderr that is neither the result nor an error."""
     from rich.text import Text
 
-    from align_cache.console import stderr
+    from align_cache.terminal.console import stderr
 
     stderr().print(Text(f"note: {line}", style="dim"), soft_wrap=True)

@@ -40,9 +40,9 @@ def tsne(
     as_json: Json = False,
 ) -> None:
     """Lay image–caption pairs out by t-SNE: images red, captions blue, each pair joined by a line."""
-    from align_cache.console import progress
-    from align_cache.plotting import PERPLEXITIES, plot_tsne
+    from align_cache.judging.plotting import PERPLEXITIES, plot_tsne
     from align_cache.results import find_run
+    from align_cache.terminal.console import progress
 
     with progress(None, "laying out", "pictures") as bar:
         record = plot_tsne(
@@ -61,8 +61,8 @@ def tsne(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
-    from align_cache.console import stderr
-    from align_cache.terminal_tables import pairs_table
+    from align_cache.terminal.console import stderr
+    from align_cache.terminal.tables import pairs_table
 
     stderr().print(pairs_table(record))
     for figure in record["figures"]:

@@ -93,9 +93,9 @@ def fit(
     }
     flags = {key: given[name] for name, key in names.items()}
     from align_cache.errors import UsageError
-    from align_cache.fitting import fit as run_fit
-    from align_cache.fitting import resume_fit
     from align_cache.settings import fit_config
+    from align_cache.training.fitting import fit as run_fit
+    from align_cache.training.fitting import resume_fit
 
     show = _EpochLines()
     if resume is not None:
@@ -116,8 +116,8 @@ def fit(
     if as_json:
         typer.echo(json.dumps({**info, "folder": str(run.folder)}, indent=2))
         return
-    from align_cache.console import stderr
-    from align_cache.terminal_tables import run_summary
+    from align_cache.terminal.console import stderr
+    from align_cache.terminal.tables import run_summary
 
     stderr().print(run_summary(info))
     print_note(f"next: align-cache eval {run.id}")
@@ -126,9 +126,9 @@ def fit(
 
 def demo(cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None:
     """Run the whole of it on drawn scenes, offline: extract, fit, eval with a probe, report."""
-    from align_cache.console import progress, stdout
-    from align_cache.demo import demo as run_demo
-    from align_cache.terminal_tables import evaluation_table
+    from align_cache.terminal.console import progress, stdout
+    from align_cache.terminal.tables import evaluation_table
+    from align_cache.use.demo import demo as run_demo
 
     result = run_demo(cache_dir=cache_dir, progress=progress, on_note=print_note, on_record=_EpochLines())
     if as_json:
@@ -142,15 +142,15 @@ def demo(cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None:
 @runs_app.command("ls")
 def runs_ls(cache_dir: CacheDir = DEFAULT_CACHE, as_json: Json = False) -> None:
     """List the runs, oldest first."""
-    from align_cache.judged_run import list_entry
+    from align_cache.judging.judged_run import list_entry
     from align_cache.results import list_runs
 
     runs = [list_entry(run) for run in list_runs(cache_dir)]
     if as_json:
         typer.echo(json.dumps(runs, indent=2))
         return
-    from align_cache.console import stdout
-    from align_cache.terminal_tables import runs_table
+    from align_cache.terminal.console import stdout
+    from align_cache.terminal.tables import runs_table
 
     stdout().print(runs_table(runs) if runs else f"no runs in {cache_dir / 'runs'}")
 
@@ -161,7 +161,7 @@ class _EpochLines:
     def __call__(self, record: dict[str, Any]) -> None:
         if record["kind"] != "epoch":
             return
-        from align_cache.console import stderr
+        from align_cache.terminal.console import stderr
 
         parts = [f"epoch {record['epoch']:3d}"]
         if "train" in record:

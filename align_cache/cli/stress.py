@@ -51,10 +51,10 @@ def stress(
 ) -> None:
     """Show how retrieval falls with noise on images, captions or features; several runs are compared."""
     from align_cache.config import flag_layer, resolve
-    from align_cache.console import progress
     from align_cache.results import find_run
     from align_cache.settings import StressConfig
-    from align_cache.stressing import stress as run_stress
+    from align_cache.studies.stressing import stress as run_stress
+    from align_cache.terminal.console import progress
 
     flags = {
         "image_noise": image_noise or None,
@@ -92,11 +92,11 @@ def _check_figure(figure: Path | None, *, n_runs: int) -> None:
 
 
 def _show(tested: "list[tuple[Run, Record]]", figure: Path | None, *, as_json: bool) -> None:
-    from align_cache.console import stdout
+    from align_cache.judging.stress_comparison import compare_stress
     from align_cache.reporting.stress_figure import draw_stress, draw_stress_comparison
     from align_cache.reporting.stress_tables import stress_comparison_tables, stress_tables
-    from align_cache.stress_comparison import compare_stress
-    from align_cache.terminal_tables import tables_group
+    from align_cache.terminal.console import stdout
+    from align_cache.terminal.tables import tables_group
 
     for run, _ in tested:
         print_note(f"figure: {draw_stress(run)}")

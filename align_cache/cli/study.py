@@ -33,17 +33,17 @@ def study(
     from align_cache.settings import study_config
 
     settings = study_config(config, assignments=tuple(assignments or ()), flags=flags)
-    from align_cache.studying import folder_of, planned_trials
-    from align_cache.studying import study as run_study
+    from align_cache.studies.studying import folder_of, planned_trials
+    from align_cache.studies.studying import study as run_study
 
     if dry_run:
         for trial in planned_trials(settings, cache_dir).values():
             typer.echo(json.dumps({"key": trial.key, "values": trial.values}))
         return
-    from align_cache.console import stdout
-    from align_cache.live import live_study
     from align_cache.reporting.study_build import report_study, study_record
-    from align_cache.terminal_tables import study_tables
+    from align_cache.terminal.console import stdout
+    from align_cache.terminal.live import live_study
+    from align_cache.terminal.tables import study_tables
 
     with live_study() as (on_sweep, on_judged):
         found = run_study(

@@ -44,9 +44,9 @@ def sweep(
     """Train many runs from one cache: a grid, random points, or points that learn from the trials before."""
     given = locals()
     from align_cache.settings import sweep_config
-    from align_cache.sweep_records import ranked, trials_of
-    from align_cache.sweeping import sweep as run_sweep
-    from align_cache.trials import plan
+    from align_cache.sweeps.records import ranked, trials_of
+    from align_cache.sweeps.sweeping import sweep as run_sweep
+    from align_cache.sweeps.trials import plan
 
     own = ("name", "trials", "sampler", "rank_by", "jobs", "together", "seed", "retry_failed")
     flags = {key: given[key] for key in own}
@@ -55,9 +55,9 @@ def sweep(
         for trial in plan(settings, cache_dir):
             typer.echo(json.dumps({"key": trial.key, "values": trial.values}))
         return
-    from align_cache.console import stdout
-    from align_cache.live import live_leaderboard
-    from align_cache.terminal_tables import sweep_table
+    from align_cache.terminal.console import stdout
+    from align_cache.terminal.live import live_leaderboard
+    from align_cache.terminal.tables import sweep_table
 
     with live_leaderboard(settings.rank_by) as show:
         folder = run_sweep(
@@ -85,8 +85,8 @@ def sweep(
 
 def draw_report(folder: Path) -> Path:
     """Draw a sweep's figures and write its page, with a bar that shows how far it has come."""
-    from align_cache.console import progress
     from align_cache.reporting import report_sweep
+    from align_cache.terminal.console import progress
 
     with progress(None, "drawing", "figures") as bar:
         return report_sweep(folder, on_progress=bar.update)

@@ -9,8 +9,8 @@ import typer
 from align_cache.cli.options import DEFAULT_CACHE, CacheDir, Device, Json, print_note
 
 if TYPE_CHECKING:
-    from align_cache.image_files import Unreadable
-    from align_cache.model import AlignedModel
+    from align_cache.use.image_files import Unreadable
+    from align_cache.use.model import AlignedModel
 
 RunOption = Annotated[
     str | None, typer.Option("--run", help="A run's id, the head of it, its folder, or latest.")
@@ -55,8 +55,8 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the images or captions of a cached dataset that are nearest to sentences or images."""
-    from align_cache.image_files import is_image_file
-    from align_cache.searching import search as run_search
+    from align_cache.use.image_files import is_image_file
+    from align_cache.use.searching import search as run_search
 
     asked: list[str | Path] = [
         Path(query) if is_image_file(Path(query)) else query for query in queries or ()
@@ -72,15 +72,15 @@ def search(
         index=index,
     )
     if html is not None:
-        from align_cache.search_page import publish_search
+        from align_cache.use.search_page import publish_search
 
         print_note(f"page: {publish_search(found, html)}")
     if as_json:
         typer.echo(json.dumps(found.to_record(), indent=2))
         return
-    from align_cache.console import stdout
-    from align_cache.terminal_tables import tables_group
-    from align_cache.use_tables import images_place, search_tables, where
+    from align_cache.terminal.console import stdout
+    from align_cache.terminal.tables import tables_group
+    from align_cache.use.use_tables import images_place, search_tables, where
 
     place = images_place(found)
     notes = [where(found), *([] if place is None else [f"images below {place}"]), *found.notes]
@@ -109,8 +109,8 @@ def embed(
     as_json: Json = False,
 ) -> None:
     """Write the embeddings of images and sentences, in the space of a run, to an .npz file."""
-    from align_cache.console import progress
-    from align_cache.embedding_file import check_target, embed_to_file
+    from align_cache.terminal.console import progress
+    from align_cache.use.embedding_file import check_target, embed_to_file
 
     check_target(out, overwrite=overwrite)
     files, skipped = _images(images or [], on_error)
@@ -154,10 +154,10 @@ def zero_shot(
     as_json: Json = False,
 ) -> None:
     """Say which of some classes an image is of, by their names alone; nothing is trained."""
-    from align_cache.console import progress
-    from align_cache.image_files import is_file
     from align_cache.sources.prompts import PHOTO_TEMPLATES
-    from align_cache.use_tables import choice_note, choice_record, choice_table
+    from align_cache.terminal.console import progress
+    from align_cache.use.image_files import is_file
+    from align_cache.use.use_tables import choice_note, choice_record, choice_table
 
     names = _lines(Path(classes)) if is_file(Path(classes)) else classes.split(",")
     files, skipped = _images(images, on_error)
@@ -174,8 +174,8 @@ def zero_shot(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
-    from align_cache.console import stdout
-    from align_cache.terminal_tables import tables_group
+    from align_cache.terminal.console import stdout
+    from align_cache.terminal.tables import tables_group
 
     notes = [choice_note(record), *record["notes"]]
     stdout().print(tables_group([choice_table(record)], untrained=record["untrained"], notes=notes))
@@ -187,7 +187,7 @@ def _open_model(
 ) -> "AlignedModel":  # fmt: skip
     """Open what is to be used: a saved model where one is named, else a run."""
     from align_cache.errors import UsageError
-    from align_cache.model import AlignedModel
+    from align_cache.use.model import AlignedModel
 
     on: Any = device or "auto"  # checked where it is resolved
     if folder is None:
@@ -202,7 +202,7 @@ def _open_model(
 def _images(named: list[Path], on_error: str) -> "tuple[list[Path], list[Unreadable]]":
     """Find the image files, and where ``skip`` asks for it those that can be read; say which cannot."""
     from align_cache.errors import SourceError
-    from align_cache.image_files import image_files, readable
+    from align_cache.use.image_files import image_files, readable
 
     files = image_files(named)
     if on_error == "fail":

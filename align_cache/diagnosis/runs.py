@@ -58,7 +58,7 @@ def _status(run: Run, *, deep: bool) -> str:
     info = run.info()
     run.config()
     if deep:
-        from align_cache.checkpoint import load_adapters
+        from align_cache.adapters.checkpoint import load_adapters
 
         run.records()
         run.results()

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from align_cache.adapters import AdapterPair
+from align_cache.adapters.pair import AdapterPair
+from align_cache.adapters.run_adapters import load_pair
 from align_cache.errors import CacheError, ExportError, UsageError
 from align_cache.exporting.datasets_folder import write_datasets
 from align_cache.exporting.description import describe_adapters
@@ -18,7 +19,6 @@ from align_cache.exporting.safetensors_file import write_safetensors
 from align_cache.files import checksum, publish_text, publishing_folder
 from align_cache.progress import Progress, no_progress
 from align_cache.results import Record, Run, find_run
-from align_cache.run_adapters import load_pair
 from align_cache.runtime import now, require_extra, resolve_device
 from align_cache.store.layout import slug
 

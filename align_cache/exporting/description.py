@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from align_cache._version import __version__
-from align_cache.adapters import Adapter, AdapterPair
+from align_cache.adapters.pair import Adapter, AdapterPair
 from align_cache.errors import CacheError
 from align_cache.results import Record, Run
 from align_cache.store import find_one

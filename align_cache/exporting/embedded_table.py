@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from align_cache.adapters import Adapter
-from align_cache.embedding import BLOCK_ROWS, FeatureRows, embed
-from align_cache.pairs import Rows
+from align_cache.adapters.pair import Adapter
+from align_cache.pairing.embedding import BLOCK_ROWS, FeatureRows, embed
+from align_cache.pairing.pairs import Rows
 
 Modality: TypeAlias = Literal["image", "text"]
 Column: TypeAlias = NDArray[np.bytes_] | NDArray[np.int64]

@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from align_cache.adapters import Adapter, AdapterPair
-from align_cache.embedding import FeatureRows
+from align_cache.adapters.pair import Adapter, AdapterPair
 from align_cache.errors import UsageError
 from align_cache.exporting.embedded_table import Column, EmbeddedTable, Modality
-from align_cache.labelled import open_like
-from align_cache.pairs import PairedFeatures, Pairs, Rows, join, split_pairs
+from align_cache.judging.run_features import choose_split, open_run_features
+from align_cache.pairing.embedding import FeatureRows
+from align_cache.pairing.pairs import PairedFeatures, Pairs, Rows, join, split_pairs
+from align_cache.probes.labelled import open_like
 from align_cache.results import Run
-from align_cache.run_features import choose_split, open_run_features
 from align_cache.settings import FitConfig, fit_config
 from align_cache.splits import canonical_split
 from align_cache.store import FeatureSet, find

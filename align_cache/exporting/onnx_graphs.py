@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from align_cache.adapters import Adapter, AdapterPair, unit
-from align_cache.embedding import embed
+from align_cache.adapters.pair import Adapter, AdapterPair, unit
 from align_cache.errors import ExportError
 from align_cache.exporting.onnx_towers import graph_tower
+from align_cache.pairing.embedding import embed
 from align_cache.results import Record
 from align_cache.store.layout import PAD_ID
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from align_cache.adapters.text_towers import BagOfTokens, Lstm, TextTower
 from align_cache.store.layout import PAD_ID
-from align_cache.text_towers import BagOfTokens, Lstm, TextTower
 
 
 def graph_tower(tower: TextTower) -> nn.Module:

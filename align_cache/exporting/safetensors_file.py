@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from align_cache.adapters import AdapterPair
+from align_cache.adapters.pair import AdapterPair
 from align_cache.results import Record
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from align_cache.adapters import fuse
+from align_cache.adapters.pair import fuse
 from align_cache.losses.contrastive import CONTRASTIVE, Directions
 from align_cache.losses.distribution import DISTRIBUTION
 from align_cache.losses.structure import structure_preservation

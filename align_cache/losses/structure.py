@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from align_cache.adapters import unit
+from align_cache.adapters.pair import unit
 
 
 def structure_preservation(

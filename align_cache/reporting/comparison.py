@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from align_cache.comparison import Comparison, Difference, Group
+from align_cache.judging.comparison import Comparison, Difference, Group
 from align_cache.reporting.comparison_words import (
     TRAINING,
     parts,

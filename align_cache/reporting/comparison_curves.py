@@ -8,8 +8,8 @@ from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, TypeAlias
 
-from align_cache.comparison import Comparison, Group
-from align_cache.judged_run import JudgedRun
+from align_cache.judging.comparison import Comparison, Group
+from align_cache.judging.judged_run import JudgedRun
 from align_cache.reporting import style
 from align_cache.reporting.comparison_words import untrained_key
 from align_cache.reporting.records import dig

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align_cache.comparison import Comparison, Group
+from align_cache.judging.comparison import Comparison, Group
 from align_cache.reporting import style
 from align_cache.reporting.comparison_words import group_key, in_percent, parts, untrained_key, where, words
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align_cache.comparison import Comparison, Spread
 from align_cache.files import publish_text
+from align_cache.judging.comparison import Comparison, Spread
 from align_cache.reporting import html, prose, style
 from align_cache.reporting.comparison import comparison_sections
 from align_cache.reporting.comparison_curves import comparison_curves

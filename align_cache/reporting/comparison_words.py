@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textwrap import wrap
 
-from align_cache.comparison import Comparison, Spread
+from align_cache.judging.comparison import Comparison, Spread
 from align_cache.reporting.tables import DIRECTIONS, METRICS, PAIRS, PARAMETERS
 from align_cache.reporting.wording import NOT_MEASURED, count, number
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from align_cache.reporting.tables import Table
 from align_cache.reporting.wording import percent
-from align_cache.sweep_records import RankBy, TrialRecord, ranked
+from align_cache.sweeps.records import RankBy, TrialRecord, ranked
 
 
 def leaderboard_table(

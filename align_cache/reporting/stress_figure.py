@@ -8,14 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from align_cache.comparison import Spread
+from align_cache.judging.comparison import Spread
+from align_cache.judging.stress_comparison import StressComparison, StressGroup
+from align_cache.judging.stress_record import Place
 from align_cache.reporting import style
 from align_cache.reporting.records import Record
 from align_cache.reporting.stress_tables import group_labels, level_label, noise_title
 from align_cache.reporting.tables import DIRECTIONS, chance_recall, where
 from align_cache.results import Run
-from align_cache.stress_comparison import StressComparison, StressGroup
-from align_cache.stress_record import Place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from align_cache.comparison import Spread
+from align_cache.judging.comparison import Spread
+from align_cache.judging.stress_comparison import StressComparison
+from align_cache.judging.stress_record import Place, curves
 from align_cache.reporting.comparison_words import setting
 from align_cache.reporting.records import Record
 from align_cache.reporting.tables import DIRECTIONS, RECALLS, Table, chance_recall, where
 from align_cache.reporting.wording import percent, percents
-from align_cache.stress_comparison import StressComparison
-from align_cache.stress_record import Place, curves
 
 
 def stress_tables(record: Record) -> list[Table]:

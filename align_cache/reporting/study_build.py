@@ -14,7 +14,7 @@ from align_cache.reporting.markdown import markdown
 from align_cache.reporting.study_figures import differences_figure, levels_figure
 from align_cache.reporting.study_tables import failure_table, metric_table, overall_table
 from align_cache.reporting.study_words import findings, untrained_key
-from align_cache.study_results import Overall, Study
+from align_cache.studies.results import Overall, Study
 
 
 def report_study(study: Study, folder: Path, *, figures: bool = True) -> Path:

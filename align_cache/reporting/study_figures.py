@@ -10,7 +10,7 @@ from align_cache.reporting import style
 from align_cache.reporting.comparison_words import setting
 from align_cache.reporting.study_words import METRICS, untrained_key, where
 from align_cache.reporting.sweep_axes import axis
-from align_cache.study_results import Study
+from align_cache.studies.results import Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

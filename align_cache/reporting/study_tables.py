@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from align_cache.comparison import Difference
+from align_cache.judging.comparison import Difference
 from align_cache.reporting.comparison_words import setting
 from align_cache.reporting.study_words import METRICS, bounds, points, spread, where
 from align_cache.reporting.tables import Table
 from align_cache.reporting.wording import NOT_MEASURED
-from align_cache.study_results import Study
+from align_cache.studies.results import Study
 
 
 def overall_table(study: Study) -> Table:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from align_cache.comparison import Spread
+from align_cache.judging.comparison import Spread
 from align_cache.reporting.comparison_words import setting
 from align_cache.reporting.wording import NOT_MEASURED, count
-from align_cache.study_results import Overall, Study, Tally, Verdict, side
+from align_cache.studies.results import Overall, Study, Tally, Verdict, side
 
 METRICS = {
     "mean_recall": "mean recall",

@@ -19,7 +19,7 @@ from align_cache.errors import RunError
 from align_cache.reporting.records import dig
 from align_cache.reporting.tables import DIRECTIONS, RECALLS, Record, chance_recall
 from align_cache.results import Run, list_runs
-from align_cache.sweep_records import RankBy, TrialRecord, measured_at, ranked, trials_of
+from align_cache.sweeps.records import RankBy, TrialRecord, measured_at, ranked, trials_of
 
 _NOT_TRIED = ("seed", "device")
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from align_cache.errors import CacheError
-from align_cache.matching import repeated
 from align_cache.store.layout import Identity, plain
 from align_cache.store.manifest import Manifest, ShardEntry
+from align_cache.store.matching import repeated
 from align_cache.store.shard import Shard
 
 

@@ -45,7 +45,7 @@ def open_view(
         At most so many images of it, drawn at random, always the same ones; at least 3.
     dataset, data_dir : str, Path, optional
         Where pictures are read instead of where they were extracted from, as
-        :func:`~align_cache.pictures.collect_pictures` takes them.
+        :func:`~align_cache.use.pictures.collect_pictures` takes them.
     device : {"auto", "cpu", "cuda", "mps"}
         Where embeddings are made.
 

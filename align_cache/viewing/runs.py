@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from align_cache.errors import AlignCacheError
-from align_cache.judged_run import list_entry
+from align_cache.judging.judged_run import list_entry
 from align_cache.reporting.headline import warnings
 from align_cache.reporting.records import dig, read_run
 from align_cache.reporting.run_list import list_cells

@@ -115,6 +115,6 @@ def _split(address: str) -> SplitResult:
 def _say(line: str) -> None:
     from rich.text import Text
 
-    from align_cache.console import stderr
+    from align_cache.terminal.console import stderr
 
     stderr().print(Text(line), soft_wrap=True)

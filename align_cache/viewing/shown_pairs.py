@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from align_cache.errors import UsageError
-from align_cache.nearest import ExactIndex
+from align_cache.use.nearest import ExactIndex
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from align_cache.model import AlignedModel
     from align_cache.results import Run
+    from align_cache.use.model import AlignedModel
 
     Matrix: TypeAlias = NDArray[np.float32]
 
@@ -81,8 +81,8 @@ def embed_shown(
     """
     import numpy as np
 
-    from align_cache.embedding import embed_pairs, open_inputs
-    from align_cache.run_features import choose_split, open_run_features
+    from align_cache.judging.run_features import choose_split, open_run_features
+    from align_cache.pairing.embedding import embed_pairs, open_inputs
 
     joined = open_run_features(run.info(), model.config, cache_dir)
     name, every = choose_split(joined, model.config, split)

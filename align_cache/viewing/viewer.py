@@ -17,7 +17,7 @@ from align_cache.viewing.shown_pairs import Modality, ShownPairs, embed_shown
 from align_cache.viewing.thumbnails import Thumbnail, Thumbnails
 
 if TYPE_CHECKING:
-    from align_cache.model import AlignedModel
+    from align_cache.use.model import AlignedModel
 
 _DIGITS = 5
 """Of a coordinate: a pixel at a thousandfold zoom."""
@@ -147,7 +147,7 @@ class Viewer:
         return runs if self.first in runs else [*runs, self.first]
 
     def _load_model(self, run: Run) -> AlignedModel:
-        from align_cache.model import AlignedModel
+        from align_cache.use.model import AlignedModel
 
         return AlignedModel.from_run(run, cache_dir=self._cache_dir, device=self._device)
 

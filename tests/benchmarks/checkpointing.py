@@ -8,7 +8,7 @@ import sys
 
 STEP = """
 import sys, torch
-from align_cache.adapters import build_adapter
+from align_cache.adapters.pair import build_adapter
 
 def peak_mb():
     with open("/proc/self/status") as status:

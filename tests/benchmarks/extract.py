@@ -32,11 +32,11 @@ from PIL import Image  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
-from align_cache.decoding import Decoder  # noqa: E402
 from align_cache.encoders import load, resolve  # noqa: E402
 from align_cache.encoders.base import EncoderRequest  # noqa: E402
 from align_cache.encoders.named import NAMED  # noqa: E402
-from align_cache.extraction import extract  # noqa: E402
+from align_cache.extraction.decoding import Decoder  # noqa: E402
+from align_cache.extraction.extracting import extract  # noqa: E402
 from align_cache.runtime import provenance, resolve_device, resolve_precision, torch_dtype  # noqa: E402
 from align_cache.settings import ExtractConfig  # noqa: E402
 from align_cache.sources import open_source  # noqa: E402

@@ -32,11 +32,11 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
-from align_cache.assemble import Opened, assemble  # noqa: E402
-from align_cache.external import import_features  # noqa: E402
+from align_cache.extraction.external import import_features  # noqa: E402
 from align_cache.runtime import keeping_freed_memory, provenance  # noqa: E402
 from align_cache.settings import fit_config  # noqa: E402
-from align_cache.trainer import Trainer  # noqa: E402
+from align_cache.training.assemble import Opened, assemble  # noqa: E402
+from align_cache.training.trainer import Trainer  # noqa: E402
 
 N, BATCH, ACCUMULATION = 12_800, 256, 2
 DIMS = {"image": 512, "text": 768, "reference": 768}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from align_cache.external import import_features
+from align_cache.extraction.external import import_features
 
 DIMS = {"image": 768, "text": 768, "reference": 768}
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from align_cache import Run, compare, evaluate, fit, fit_config, import_features, resume_fit
-from align_cache.comparison import Comparison
 from align_cache.config import to_toml
 from align_cache.files import publish_text
-from align_cache.judged_run import JudgedRun, judge
+from align_cache.judging.comparison import Comparison
+from align_cache.judging.judged_run import JudgedRun, judge
 from align_cache.results import list_runs
 from align_cache.settings import EvalConfig, FitConfig
 from tests.benchmarks.results_page import page

@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 
 from scipy.special import stdtrit
 
-from align_cache.comparison import Group
+from align_cache.judging.comparison import Group
 
 BASELINES = ("embeddings", "features")
 HYPOTHESES = ("h1", "h2")

@@ -9,7 +9,7 @@ from statistics import fmean
 import torch
 
 from align_cache import Run, __version__
-from align_cache.comparison import Comparison, Difference, Group
+from align_cache.judging.comparison import Comparison, Difference, Group
 from align_cache.reporting.comparison import comparison_tables, difference_words
 from align_cache.reporting.comparison_words import spread, words
 from align_cache.reporting.markdown import markdown

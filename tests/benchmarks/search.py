@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from align_cache.embedding import BLOCK_ROWS
-from align_cache.nearest import ExactIndex, FaissIndex
+from align_cache.pairing.embedding import BLOCK_ROWS
+from align_cache.use.nearest import ExactIndex, FaissIndex
 
 Rows = NDArray[np.float32]
 

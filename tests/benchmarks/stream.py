@@ -65,9 +65,9 @@ def read(cache_dir: Path, order: str, steps: int) -> None:
     """Open, join and gather as a fit does; print what it took. Runs in a process of its own."""
     import torch
 
-    from align_cache.batches import Batches
-    from align_cache.embedding import open_inputs
-    from align_cache.pairs import join
+    from align_cache.pairing.batches import Batches
+    from align_cache.pairing.embedding import open_inputs
+    from align_cache.pairing.pairs import join
     from align_cache.store import open_feature_set
 
     start = time.perf_counter()

@@ -22,13 +22,13 @@ prepare_environment()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from align_cache.assemble import Opened, assemble  # noqa: E402
-from align_cache.external import import_features  # noqa: E402
+from align_cache.extraction.external import import_features  # noqa: E402
 from align_cache.results import find_run  # noqa: E402
 from align_cache.runtime import processors  # noqa: E402
 from align_cache.settings import SweepConfig, fit_config  # noqa: E402
-from align_cache.sweep_records import trials_of  # noqa: E402
-from align_cache.sweeping import sweep  # noqa: E402
+from align_cache.sweeps.records import trials_of  # noqa: E402
+from align_cache.sweeps.sweeping import sweep  # noqa: E402
+from align_cache.training.assemble import Opened, assemble  # noqa: E402
 
 DIMS = {"image": 512, "text": 768, "reference": 768}
 N_VAL = 1000

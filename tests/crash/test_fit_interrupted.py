@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from align_cache import files
-from align_cache.checkpoint import Weights, load_adapters, load_trainer, save_checkpoint
+from align_cache.adapters.checkpoint import Weights, load_adapters, load_trainer, save_checkpoint
 from align_cache.cli import main
 from align_cache.config import to_toml
 from align_cache.errors import BusyError
-from align_cache.fitting import fit, resume_fit
 from align_cache.lock import holding
 from align_cache.results import Run, find_run
+from align_cache.training.fitting import fit, resume_fit
 from tests.crash.test_extract_interrupted import hear_interrupts
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import toy, without_durations

@@ -13,7 +13,7 @@ import tomli_w
 
 from align_cache.config import flag_layer
 from align_cache.results import list_runs
-from align_cache.sweep_records import TrialRecord, trials_of
+from align_cache.sweeps.records import TrialRecord, trials_of
 from tests.unit.stored import paired_sets, published_bytes
 from tests.unit.test_fit import TOY
 

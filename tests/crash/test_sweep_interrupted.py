@@ -13,7 +13,7 @@ import tomli_w
 
 from align_cache.config import flag_layer
 from align_cache.results import find_run
-from align_cache.sweep_records import trials_of
+from align_cache.sweeps.records import trials_of
 from tests.crash.test_extract_interrupted import hear_interrupts
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import TOY

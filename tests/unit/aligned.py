@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from align_cache.extraction import extract
-from align_cache.fitting import fit
-from align_cache.origin import reopen_source, required_origin
+from align_cache.extraction.extracting import extract
+from align_cache.extraction.origin import reopen_source, required_origin
 from align_cache.results import Run
 from align_cache.settings import ExtractConfig, fit_config
 from align_cache.store import FeatureSet, find_one
+from align_cache.training.fitting import fit
 
 SETTINGS: dict[str, Any] = {
     "data.dataset": "shapes",

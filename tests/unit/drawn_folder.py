@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from align_cache.extraction import extract
-from align_cache.fitting import fit
+from align_cache.extraction.extracting import extract
 from align_cache.results import Run
 from align_cache.settings import ExtractConfig, fit_config
 from align_cache.sources import open_source
+from align_cache.training.fitting import fit
 
 PICTURES = 40
 SETTINGS: dict[str, Any] = {

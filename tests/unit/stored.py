@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from align_cache.external import import_features
+from align_cache.extraction.external import import_features
 from align_cache.store import FeatureSet
 
 

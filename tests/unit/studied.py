@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from align_cache.study_records import RECALLS
-from align_cache.study_results import JudgedTrial, Place, Study
+from align_cache.studies.records import RECALLS
+from align_cache.studies.results import JudgedTrial, Place, Study
 
 METRICS = ("mean_recall", *RECALLS)
 

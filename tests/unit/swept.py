@@ -10,7 +10,7 @@ import numpy as np
 from align_cache.config import to_toml
 from align_cache.results import create_run
 from align_cache.settings import SweepConfig, fit_config
-from align_cache.sweep_records import RankBy, TrialRecord, append_trial
+from align_cache.sweeps.records import RankBy, TrialRecord, append_trial
 
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 HOSTILE = "<script>alert('x')</script>"

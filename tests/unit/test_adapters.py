@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from align_cache.adapters import Adapter, build_adapter, build_pair, fuse, n_parameters, unit
-from align_cache.architectures import ARCHITECTURES, Kind
+from align_cache.adapters.architectures import ARCHITECTURES, Kind
+from align_cache.adapters.pair import Adapter, build_adapter, build_pair, fuse, n_parameters, unit
+from align_cache.adapters.stacking import stack
 from align_cache.settings import AdapterType, ClosedForm
-from align_cache.stacking import stack
 
 KINDS: tuple[Kind, ...] = ("linear", "mlp", "residual", "attention")
 SMALL: dict[str, Any] = {

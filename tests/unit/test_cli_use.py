@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from align_cache.cli import main
-from align_cache.model import AlignedModel
 from align_cache.results import find_run
+from align_cache.use.model import AlignedModel
 from tests.unit.drawn_folder import extract_scenes, fit_scenes, write_scenes
 
 SENTENCE = "a red circle"

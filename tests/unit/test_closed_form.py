@@ -12,7 +12,8 @@ from sklearn.cross_decomposition import CCA
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from align_cache.adapters import unit
+from align_cache.adapters.pair import unit
+from align_cache.adapters.run_adapters import new_pair, solved_pair
 from align_cache.closed_form import (
     Affine,
     Covariances,
@@ -27,7 +28,6 @@ from align_cache.closed_form.cca import mean_reciprocal_rank
 from align_cache.closed_form.covariance import products
 from align_cache.closed_form.training_rows import Means
 from align_cache.errors import AlignCacheError, ConfigError, NonFiniteError, ShapeError
-from align_cache.run_adapters import new_pair, solved_pair
 from align_cache.settings import FitConfig, fit_config
 
 

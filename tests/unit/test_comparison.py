@@ -17,16 +17,16 @@ from rich.console import Console
 
 from align_cache import compare
 from align_cache.cli import main
-from align_cache.comparison import Comparison
 from align_cache.errors import RunError, UsageError
-from align_cache.judged_run import list_entry
+from align_cache.judging.comparison import Comparison
+from align_cache.judging.judged_run import list_entry
 from align_cache.reporting.comparison import comparison_tables
 from align_cache.reporting.comparison_curves import comparison_curves
 from align_cache.reporting.comparison_figure import comparison_figure, draw_comparison
 from align_cache.reporting.comparison_page import comparison_page
 from align_cache.reporting.comparison_words import words
 from align_cache.results import Run
-from align_cache.terminal_tables import comparison_table, runs_table
+from align_cache.terminal.tables import comparison_table, runs_table
 from tests.benchmarks.results_page import effects
 
 R1 = "retrieval.image_to_text.r1"

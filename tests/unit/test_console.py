@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from align_cache import console, terminal_tables
 from align_cache.reporting.evaluation_tables import evaluation_tables
 from align_cache.reporting.tables import METRICS
+from align_cache.terminal import console
+from align_cache.terminal import tables as terminal_tables
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_data_and_notes_go_to_their_streams_without_colour(capsys: pytest.Captur
 
 def test_importing_the_console_imports_neither_rich_nor_numpy() -> None:
     program = (
-        "import sys, align_cache.console\n"
+        "import sys, align_cache.terminal.console\n"
         "print([name for name in ('rich', 'numpy', 'torch', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

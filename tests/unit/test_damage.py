@@ -10,7 +10,7 @@ import pytest
 import xxhash
 
 from align_cache.errors import CacheError
-from align_cache.extraction import Extracted, extract
+from align_cache.extraction.extracting import Extracted, extract
 from align_cache.settings import ExtractConfig
 from align_cache.store import FeatureSet, find
 from align_cache.store.shard import HEADER_BYTES

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from align_cache.checkpoint import load_adapters, load_trainer
+from align_cache.adapters.checkpoint import load_adapters, load_trainer
+from align_cache.adapters.run_adapters import load_pair
 from align_cache.errors import AlignCacheError, CacheError, CorruptError, PairingError
-from align_cache.evaluation import evaluate
-from align_cache.external import import_features
+from align_cache.extraction.external import import_features
 from align_cache.files import checksum
-from align_cache.fitting import fit, resume_fit
+from align_cache.judging.evaluation import evaluate
 from align_cache.results import Run, find_run
-from align_cache.run_adapters import load_pair
 from align_cache.settings import EvalConfig
+from align_cache.training.fitting import fit, resume_fit
 from tests.unit.mutations import ON_BYTES, as_json, mutate_json
 from tests.unit.stored import paired_sets
 from tests.unit.test_damage import delete, empty, flip, truncate

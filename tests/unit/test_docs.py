@@ -8,10 +8,10 @@ import pytest
 
 import align_cache
 from align_cache.config import setting_names
-from align_cache.evaluation import evaluate
-from align_cache.fitting import fit
+from align_cache.judging.evaluation import evaluate
 from align_cache.results import Run
 from align_cache.settings import EvalConfig, ExtractConfig, FitConfig
+from align_cache.training.fitting import fit
 from tests.config_tables import PAGE, SECTIONS, fill
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import labelled, toy

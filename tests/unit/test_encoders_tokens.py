@@ -14,9 +14,9 @@ from align_cache.encoders.base import EncoderRequest, EncoderSpec
 from align_cache.encoders.tokenizer import SPECIAL_TOKENS, load_tokenizer
 from align_cache.encoders.tokens import TokenIds
 from align_cache.errors import EncoderError, PairingError, UsageError
-from align_cache.external import import_features
-from align_cache.extraction import Extracted, extract
-from align_cache.labelled import open_like
+from align_cache.extraction.external import import_features
+from align_cache.extraction.extracting import Extracted, extract
+from align_cache.probes.labelled import open_like
 from align_cache.settings import ExtractConfig
 from align_cache.store import FeatureSet
 

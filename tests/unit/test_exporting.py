@@ -10,17 +10,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from align_cache.adapters.run_adapters import load_pair
 from align_cache.cli import main
-from align_cache.embedding import embed_pairs, open_inputs
 from align_cache.errors import ExportError, UsageError
 from align_cache.exporting import FORMATS, Format, embedded_table, export
-from align_cache.external import import_features
+from align_cache.extraction.external import import_features
 from align_cache.files import publishing_folder
-from align_cache.fitting import fit
+from align_cache.judging.run_features import choose_split, open_run_features
+from align_cache.pairing.embedding import embed_pairs, open_inputs
 from align_cache.results import Run
-from align_cache.run_adapters import load_pair
-from align_cache.run_features import choose_split, open_run_features
 from align_cache.settings import fit_config
+from align_cache.training.fitting import fit
 from tests.unit.stored import paired_sets, unit_rows
 from tests.unit.test_fit import labelled, toy
 from tests.unit.test_zero_shot import imported_prompts

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from align_cache.adapters import build_adapter, unit
+from align_cache.adapters.pair import build_adapter, unit
+from align_cache.adapters.run_adapters import load_pair
+from align_cache.adapters.text_towers import BagOfTokens, Lstm, TextTower, TokenTable
 from align_cache.errors import ExportError
 from align_cache.exporting import export, onnx_graphs
 from align_cache.exporting.onnx_graphs import write_graph
-from align_cache.fitting import fit
-from align_cache.run_adapters import load_pair
-from align_cache.text_towers import BagOfTokens, Lstm, TextTower, TokenTable
+from align_cache.training.fitting import fit
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import toy
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from align_cache.errors import AlignCacheError, CacheError, NonFiniteError, SourceError, UsageError
-from align_cache.external import import_features
+from align_cache.extraction.external import import_features
 from align_cache.store import FeatureSet, find, open_feature_set
 from align_cache.store.verify import verify
 

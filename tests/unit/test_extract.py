@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from align_cache.errors import NonFiniteError, SampleError
-from align_cache.extraction import Extracted, extract
+from align_cache.extraction.extracting import Extracted, extract
 from align_cache.settings import ExtractConfig
 from align_cache.store import FeatureSet
 
@@ -68,7 +68,9 @@ def test_rows_are_unit_norm_in_the_order_of_the_source_with_their_ids(cache_dir:
 def test_the_same_again_makes_nothing(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (first,) = run(cache_dir)
     before = contents(first.folder)
-    monkeypatch.setattr("align_cache.encoding.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "align_cache.extraction.encoding.load", lambda *_, **__: pytest.fail("a model was loaded")
+    )
     (second,) = run(cache_dir)
     assert (first.status, second.status) == ("extracted", "already there")
     assert contents(second.folder) == before
@@ -132,7 +134,7 @@ def test_encoders_run_together_give_the_bytes_of_each_alone(cache_dir: Path, tmp
 
 
 def test_each_image_is_read_once_for_all_encoders(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from align_cache import decoding
+    from align_cache.extraction import decoding
 
     read: list[str] = []
     decode = decoding.decode
@@ -175,7 +177,7 @@ def test_an_unreadable_image_stops_the_extraction_and_is_named(cache_dir: Path, 
 def test_skipping_leaves_it_out_records_it_and_takes_its_captions_along(
     cache_dir: Path, pictures: Path
 ) -> None:
-    from align_cache.pairs import join
+    from align_cache.pairing.pairs import join
 
     image, text = run(
         cache_dir,

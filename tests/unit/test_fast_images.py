@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from align_cache.decoding import Decoder
 from align_cache.encoders import load, resolve
 from align_cache.encoders.base import EncoderRequest, Preprocess
 from align_cache.encoders.fast_images import BACKEND, decode_fast, prepare_fast, resize
 from align_cache.encoders.images import decode, prepare
 from align_cache.errors import SampleError, UsageError
-from align_cache.extraction import extract
+from align_cache.extraction.decoding import Decoder
+from align_cache.extraction.extracting import extract
 from align_cache.settings import ExtractConfig
 from align_cache.sources.base import ImageSample, Source
 
@@ -116,7 +116,9 @@ def test_without_simplejpeg_extraction_ends_before_a_model_is_loaded(
     cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("align_cache.runtime.find_spec", lambda name: None)
-    monkeypatch.setattr("align_cache.encoding.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "align_cache.extraction.encoding.load", lambda *_, **__: pytest.fail("a model was loaded")
+    )
     with pytest.raises(UsageError, match="needs simplejpeg") as raised:
         extract(settings(dataset="shapes", options={"count": 2}), cache_dir=cache_dir)
     assert "align-cache[fast]" in str(raised.value.hint)

@@ -11,9 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from align_cache.assemble import Opened
-from align_cache.batches import Batches
-from align_cache.checkpoint import Weights, load_adapters, load_trainer, save_checkpoint
+from align_cache.adapters.checkpoint import Weights, load_adapters, load_trainer, save_checkpoint
+from align_cache.adapters.run_adapters import load_pair, new_pair
 from align_cache.errors import (
     AlignCacheError,
     ConfigError,
@@ -23,13 +22,14 @@ from align_cache.errors import (
     RunError,
     UsageError,
 )
-from align_cache.evaluation import evaluate
-from align_cache.fitting import fit, resume_fit, start
+from align_cache.judging.evaluation import evaluate
 from align_cache.metrics.alignment import ALIGNMENT_METRICS
-from align_cache.pairs import join, split_pairs
+from align_cache.pairing.batches import Batches
+from align_cache.pairing.pairs import join, split_pairs
 from align_cache.results import Run, find_run, list_runs
-from align_cache.run_adapters import load_pair, new_pair
 from align_cache.settings import EvalConfig, FitConfig, fit_config
+from align_cache.training.assemble import Opened
+from align_cache.training.fitting import fit, resume_fit, start
 from tests.unit.stored import paired_sets
 
 TOY: dict[str, Any] = {
@@ -343,7 +343,7 @@ def test_a_probe_set_of_another_encoder_is_refused(cache_dir: Path) -> None:
 
 def labelled(cache_dir: Path) -> None:
     """A probe set "classes" of three well-separated classes, by the toy encoders' names and widths."""
-    from align_cache.external import import_features
+    from align_cache.extraction.external import import_features
 
     generator = np.random.default_rng(5)
     labels = np.arange(90) % 3

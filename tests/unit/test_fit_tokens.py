@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 import torch
 
-from align_cache.assemble import Opened, assemble
-from align_cache.embedding import embed_pairs
+from align_cache.adapters.run_adapters import load_pair
 from align_cache.errors import AlignCacheError, ConfigError
-from align_cache.evaluation import evaluate
-from align_cache.extraction import extract
-from align_cache.fitting import fit, resume_fit
+from align_cache.extraction.extracting import extract
+from align_cache.judging.evaluation import evaluate
+from align_cache.judging.run_features import choose_split, open_run_features
+from align_cache.pairing.embedding import embed_pairs
 from align_cache.results import Run
-from align_cache.run_adapters import load_pair
-from align_cache.run_features import choose_split, open_run_features
-from align_cache.run_shape import shape_of
 from align_cache.settings import EvalConfig, ExtractConfig, FitConfig, fit_config
+from align_cache.training.assemble import Opened, assemble
+from align_cache.training.fitting import fit, resume_fit
+from align_cache.training.run_shape import shape_of
 
 SETTINGS: dict[str, Any] = {
     "data.dataset": "shapes",

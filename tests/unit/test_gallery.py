@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from align_cache.embedding import Embedded
-from align_cache.gallery import IMAGES, QUERIES, gallery_record
+from align_cache.judging.gallery import IMAGES, QUERIES, gallery_record
 from align_cache.metrics.retrieval import retrieval
-from align_cache.pairs import PairedFeatures, join
+from align_cache.pairing.embedding import Embedded
+from align_cache.pairing.pairs import PairedFeatures, join
 from align_cache.results import Record
 from tests.unit.stored import paired_sets, unit_rows
 

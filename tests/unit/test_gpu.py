@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from align_cache.assemble import Opened
-from align_cache.extraction import extract
-from align_cache.fitting import fit, start, train
+from align_cache.extraction.extracting import extract
 from align_cache.settings import ExtractConfig, fit_config
 from align_cache.store import FeatureSet
+from align_cache.training.assemble import Opened
+from align_cache.training.fitting import fit, start, train
 from tests.unit.stored import paired_sets
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from align_cache.attention import MeanOfTokens, SelfAttention, Tokens
-from align_cache.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm, Standardize
-from align_cache.stacking import stack
+from align_cache.adapters.attention import MeanOfTokens, SelfAttention, Tokens
+from align_cache.adapters.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm, Standardize
+from align_cache.adapters.stacking import stack
 
 RUNS = 3
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 2**-6}

@@ -11,23 +11,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from align_cache.adapters import build_pair, unit
-from align_cache.checkpoint import load_adapters
+from align_cache.adapters.checkpoint import load_adapters
+from align_cache.adapters.pair import build_pair, unit
+from align_cache.adapters.stacking import stack
 from align_cache.config import dotted
-from align_cache.embedding import Batch
 from align_cache.errors import ConfigError, ShapeError
-from align_cache.fitting import fit, resume_fit
 from align_cache.losses import Balance, Directions, Objective, Schedule, infonce, row_signal
 from align_cache.losses.balance import LEAST_SIGNAL
-from align_cache.member import Member
+from align_cache.pairing.embedding import Batch
 from align_cache.reporting import style
 from align_cache.reporting.curves import weight_curves
 from align_cache.reporting.page import render
 from align_cache.reporting.records import read_run
 from align_cache.results import Run
 from align_cache.settings import LossSettings, fit_config
-from align_cache.stacking import stack
-from align_cache.trainer import Trainer
+from align_cache.training.fitting import fit, resume_fit
+from align_cache.training.member import Member
+from align_cache.training.trainer import Trainer
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import epochs, toy, without_durations
 from tests.unit.test_training_together import together

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from align_cache.adapters import fuse, unit
+from align_cache.adapters.pair import fuse, unit
 from align_cache.errors import ShapeError
 from align_cache.losses import (
     CONTRASTIVE,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from align_cache.matching import repeated, rows_of
+from align_cache.store.matching import repeated, rows_of
 
 
 def encoded(ids: list[str]) -> np.ndarray:

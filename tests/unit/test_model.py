@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from align_cache.adapters import fuse
-from align_cache.embedding import embed
+from align_cache.adapters.pair import fuse
+from align_cache.adapters.run_adapters import load_pair
 from align_cache.errors import (
     CacheError,
     EncoderError,
@@ -23,14 +23,14 @@ from align_cache.errors import (
     ShapeError,
     UsageError,
 )
-from align_cache.extraction import extract
-from align_cache.fitting import fit
-from align_cache.known_encoder import KnownEncoder
+from align_cache.extraction.extracting import extract
 from align_cache.metrics.zero_shot import zero_shot
-from align_cache.model import AlignedModel
+from align_cache.pairing.embedding import embed
 from align_cache.results import Run
-from align_cache.run_adapters import load_pair
 from align_cache.settings import ExtractConfig, fit_config
+from align_cache.training.fitting import fit
+from align_cache.use.known_encoder import KnownEncoder
+from align_cache.use.model import AlignedModel
 from tests.unit.aligned import SETTINGS, extract_scenes, fit_scenes, scenes_of, sets_of
 from tests.unit.stored import paired_sets
 

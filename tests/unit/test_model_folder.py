@@ -15,7 +15,6 @@ import torch
 from huggingface_hub import HfApi, ModelCard
 from safetensors.torch import load_file, save_file
 
-from align_cache import model_folder
 from align_cache.encoders.tokenizer import portable_files
 from align_cache.errors import (
     AlignCacheError,
@@ -26,11 +25,12 @@ from align_cache.errors import (
     SourceError,
     UsageError,
 )
-from align_cache.evaluation import evaluate
-from align_cache.extraction import extract
-from align_cache.fitting import fit
-from align_cache.model import AlignedModel
+from align_cache.extraction.extracting import extract
+from align_cache.judging.evaluation import evaluate
 from align_cache.settings import EvalConfig, ExtractConfig, fit_config
+from align_cache.training.fitting import fit
+from align_cache.use import model_folder
+from align_cache.use.model import AlignedModel
 from tests.unit.aligned import SETTINGS, extract_scenes, fit_scenes, scenes_of, sets_of
 from tests.unit.stored import paired_sets
 

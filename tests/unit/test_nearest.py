@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from align_cache import runtime
 from align_cache.errors import UsageError
-from align_cache.nearest import Blocks, ExactIndex, FaissIndex
+from align_cache.use.nearest import Blocks, ExactIndex, FaissIndex
 from tests.unit.stored import unit_rows
 
 needs_faiss = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss is not installed")

@@ -9,12 +9,12 @@ import pytest
 
 from align_cache.cli import main
 from align_cache.errors import CacheError, UsageError
-from align_cache.evaluation import evaluate
-from align_cache.extraction import Extracted, extract
-from align_cache.fitting import fit
+from align_cache.extraction.extracting import Extracted, extract
+from align_cache.judging.evaluation import evaluate
 from align_cache.settings import EvalConfig, ExtractConfig, fit_config
 from align_cache.store import FeatureSet, find, open_feature_set
 from align_cache.store.layout import differences, identity_key
+from align_cache.training.fitting import fit
 
 BOTH = ("small-cnn", "small-text")
 CLEAN_KEYS = {

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from align_cache import encoding, planning
 from align_cache.errors import AlignCacheError, NonFiniteError, SampleError
-from align_cache.extraction import Extracted, extract
+from align_cache.extraction import encoding, planning
+from align_cache.extraction.extracting import Extracted, extract
 from align_cache.settings import ExtractConfig
 from align_cache.sources.base import Source
 from align_cache.store import FeatureSet

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from align_cache.batches import Batches
 from align_cache.config import to_toml
-from align_cache.embedding import FeatureRows
 from align_cache.errors import PairingError
-from align_cache.fitting import fit
-from align_cache.pairs import Splits, join, split_pairs
+from align_cache.pairing.batches import Batches
+from align_cache.pairing.embedding import FeatureRows
+from align_cache.pairing.pairs import Splits, join, split_pairs
 from align_cache.settings import fit_config
+from align_cache.training.fitting import fit
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import toy
 
@@ -60,7 +60,7 @@ def test_images_without_captions_or_reference_are_left_out_and_counted(tmp_path:
 def test_sets_of_different_data_are_refused_with_the_counts(tmp_path: Path, cache_dir: Path) -> None:
     image, text, reference = paired_sets(cache_dir, n=20)
     foreign = np.array([f"other{i}" for i in range(20)])
-    from align_cache.external import import_features
+    from align_cache.extraction.external import import_features
     from align_cache.store import FeatureSet
 
     np.savez(tmp_path / "x.npz", sample_id=foreign, features=image.array())

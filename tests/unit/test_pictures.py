@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align_cache import origin, pictures
 from align_cache.errors import SourceError, UsageError
-from align_cache.external import import_features
-from align_cache.extraction import extract
-from align_cache.pictures import SIDE, collect_pictures
+from align_cache.extraction import origin
+from align_cache.extraction.external import import_features
+from align_cache.extraction.extracting import extract
 from align_cache.results import Run
 from align_cache.settings import ExtractConfig
 from align_cache.sources import open_source
 from align_cache.store import FeatureSet
 from align_cache.store.provenance import provenance_bytes, read_provenance
+from align_cache.use import pictures
+from align_cache.use.pictures import SIDE, collect_pictures
 
 
 def a_run(cache_dir: Path, features: FeatureSet, *ids: str) -> Run:

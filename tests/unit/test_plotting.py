@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from align_cache.cli import main
-from align_cache.drawn_pairs import judged_pairs
-from align_cache.external import import_features
-from align_cache.fitting import fit
+from align_cache.extraction.external import import_features
+from align_cache.judging.drawn_pairs import judged_pairs
 from align_cache.reporting.mixing import _BLOCK_ROWS, mixing
 from align_cache.reporting.tsne import COLOURS, Layout, check_perplexities, lay_out, pairs_figure
 from align_cache.results import Run
+from align_cache.training.fitting import fit
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import toy
 

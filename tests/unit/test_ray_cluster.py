@@ -7,8 +7,8 @@ import pytest
 
 from align_cache.cli import main
 from align_cache.errors import BusyError, UsageError
+from align_cache.extraction.on_ray import extract_on_ray
 from align_cache.ray_cluster import Slots, connected, patiently, slots_of
-from align_cache.ray_extraction import extract_on_ray
 from align_cache.settings import ExtractConfig
 
 CPU_NODE = {"CPU": 4.0, "memory": 1e9}

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from align_cache.errors import UsageError
-from align_cache.fitting import fit, resume_fit
 from align_cache.results import Run, list_runs
-from align_cache.scalar_log import scalars
 from align_cache.settings import SweepConfig
-from align_cache.sweeping import sweep
+from align_cache.sweeps.sweeping import sweep
+from align_cache.training.fitting import fit, resume_fit
+from align_cache.training.scalar_log import scalars
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import TOY, toy
 

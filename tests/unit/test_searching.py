@@ -13,12 +13,12 @@ from PIL import Image
 
 from align_cache.cli import main
 from align_cache.errors import CacheError, EncoderError, SampleError, UsageError
-from align_cache.external import import_features
-from align_cache.found import Found
-from align_cache.model import AlignedModel
-from align_cache.search_page import publish_search
-from align_cache.searching import Collection, search
+from align_cache.extraction.external import import_features
 from align_cache.store import FeatureSet, find
+from align_cache.use.found import Found
+from align_cache.use.model import AlignedModel
+from align_cache.use.search_page import publish_search
+from align_cache.use.searching import Collection, search
 from tests.unit.drawn_folder import PICTURES, extract_scenes, fit_scenes, write_scenes
 
 SENTENCES = ["a red circle", "a small blue square above a green triangle"]

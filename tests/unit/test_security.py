@@ -23,8 +23,8 @@ from align_cache.encoders import load, resolve
 from align_cache.encoders.base import EncoderRequest
 from align_cache.encoders.images import FORMATS, decode
 from align_cache.errors import AlignCacheError, EncoderError, SampleError, SourceError
-from align_cache.external import import_features
-from align_cache.extraction import extract
+from align_cache.extraction.external import import_features
+from align_cache.extraction.extracting import extract
 from align_cache.settings import ExtractConfig
 from align_cache.sources import open_source
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from align_cache.errors import BusyError, ConfigError
-from align_cache.extraction import Extracted, extract
+from align_cache.extraction.extracting import Extracted, extract
 from align_cache.runtime import resolve_device
 from align_cache.settings import ExtractConfig
 from align_cache.shares import Share, launched, parse_share
@@ -256,7 +256,9 @@ def test_a_rank_again_makes_nothing_and_the_plain_command_makes_what_is_missing(
     run(cache_dir, shard_of="1/2")
     before = published_bytes(cache_dir)
     with monkeypatch.context() as patch:
-        patch.setattr("align_cache.encoding.load", lambda *_, **__: pytest.fail("a model was loaded"))
+        patch.setattr(
+            "align_cache.extraction.encoding.load", lambda *_, **__: pytest.fail("a model was loaded")
+        )
         assert run(cache_dir, shard_of="1/2")[0] == []
     assert published_bytes(cache_dir) == before
     results, _ = run(cache_dir)

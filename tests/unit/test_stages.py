@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from align_cache import stages
-from align_cache.extraction import extract
+from align_cache.extraction import stages
+from align_cache.extraction.extracting import extract
+from align_cache.extraction.stages import Stages, bottleneck
 from align_cache.settings import ExtractConfig
-from align_cache.stages import Stages, bottleneck
 
 
 def test_each_stage_is_given_the_time_between_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:

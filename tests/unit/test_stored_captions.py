@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from align_cache.errors import CacheError, SourceError, UsageError
-from align_cache.external import import_features
-from align_cache.extraction import Extracted, extract
-from align_cache.pairs import join
+from align_cache.extraction.external import import_features
+from align_cache.extraction.extracting import Extracted, extract
+from align_cache.extraction.stored_captions import captions_source
+from align_cache.pairing.pairs import join
 from align_cache.settings import ExtractConfig
 from align_cache.store import FeatureSet, open_feature_set
-from align_cache.stored_captions import captions_source
 from tests.unit.stored import unit_rows
 
 IDS = ["one.jpg", "two.jpg", "three.jpg"]

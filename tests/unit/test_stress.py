@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from align_cache import variants
 from align_cache.cli import main
 from align_cache.corruption import Noise
+from align_cache.corruption.features import STRENGTHS, noisy_features
 from align_cache.errors import AlignCacheError, CacheError, ShapeError, UsageError
-from align_cache.evaluation import evaluate
-from align_cache.extraction import extract
-from align_cache.feature_noise import STRENGTHS, noisy_features
-from align_cache.fitting import fit
+from align_cache.extraction import variants
+from align_cache.extraction.extracting import extract
+from align_cache.extraction.variants import noisy_variant
+from align_cache.judging.evaluation import evaluate
+from align_cache.judging.stress_comparison import compare_stress
 from align_cache.reporting import report
 from align_cache.reporting.stress_figure import stress_comparison_figure, stress_figure
 from align_cache.reporting.stress_tables import stress_comparison_tables, stress_tables
@@ -23,9 +24,8 @@ from align_cache.results import Run
 from align_cache.settings import EvalConfig, ExtractConfig, StressConfig, fit_config
 from align_cache.store import FeatureSet, find, open_feature_set
 from align_cache.store.provenance import provenance_bytes, read_provenance
-from align_cache.stress_comparison import compare_stress
-from align_cache.stressing import stress
-from align_cache.variants import noisy_variant
+from align_cache.studies.stressing import stress
+from align_cache.training.fitting import fit
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import toy
 

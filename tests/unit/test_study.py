@@ -15,16 +15,16 @@ from scipy import stats
 
 from align_cache.cli import main
 from align_cache.errors import ConfigError, RunError, UsageError
-from align_cache.evaluation import evaluate
+from align_cache.judging.evaluation import evaluate
 from align_cache.metrics.retrieval import retrieval
 from align_cache.reporting.study_build import report_study, study_record
 from align_cache.reporting.study_figures import differences_figure, levels_figure
 from align_cache.reporting.study_words import findings
 from align_cache.results import find_run, list_runs, read_lines
 from align_cache.settings import EvalConfig, StudyConfig, study_config
-from align_cache.study_judging import image_scores
-from align_cache.study_results import Failure, Study
-from align_cache.studying import study
+from align_cache.studies.judging import image_scores
+from align_cache.studies.results import Failure, Study
+from align_cache.studies.studying import study
 from tests.unit.stored import paired_sets
 from tests.unit.studied import METRICS, drawn, made_up, trial
 from tests.unit.test_fit import TOY

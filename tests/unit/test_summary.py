@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from align_cache.adapters import fuse, unit
+from align_cache.adapters.pair import fuse, unit
 from align_cache.metrics import paired_views
 from align_cache.metrics.alignment import ALIGNMENT_METRICS, cka, mutual_knn, nearest_neighbours
 from align_cache.metrics.hypothesis import hypotheses

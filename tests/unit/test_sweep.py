@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from align_cache import results, sweep_workers
-from align_cache.checkpoint import load_adapters
+from align_cache import results
+from align_cache.adapters.checkpoint import load_adapters
 from align_cache.config import resolve, set_layer
 from align_cache.errors import BusyError, CacheError, ConfigError
-from align_cache.fitting import fit
 from align_cache.lock import holding
 from align_cache.reporting.leaderboard import leaderboard_table
 from align_cache.results import create_run, find_run, list_runs
-from align_cache.run_shape import bytes_of, group_size
-from align_cache.search_space import Choice, Interval, grid_points, random_points, read_space
 from align_cache.settings import SweepConfig, fit_config, sweep_config
-from align_cache.sweep_records import TrialRecord, ranked, trials_of
-from align_cache.sweeping import Standing, sweep
-from align_cache.trials import plan
+from align_cache.sweeps import workers as sweep_workers
+from align_cache.sweeps.records import TrialRecord, ranked, trials_of
+from align_cache.sweeps.search_space import Choice, Interval, grid_points, random_points, read_space
+from align_cache.sweeps.sweeping import Standing, sweep
+from align_cache.sweeps.trials import plan
+from align_cache.training.fitting import fit
+from align_cache.training.run_shape import bytes_of, group_size
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import TOY
 

@@ -32,7 +32,7 @@ from align_cache.reporting.sweep_tables import (
     run_table,
 )
 from align_cache.results import list_runs
-from align_cache.sweep_records import trials_of
+from align_cache.sweeps.records import trials_of
 from tests.unit.stored import paired_sets
 from tests.unit.swept import HOSTILE, fabricate
 from tests.unit.test_fit import TOY

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from align_cache import text_towers
-from align_cache.text_towers import Lstm, Pooling, TextTower, TokenTable, TowerKind, build_tower
+from align_cache.adapters import text_towers
+from align_cache.adapters.text_towers import Lstm, Pooling, TextTower, TokenTable, TowerKind, build_tower
 
 SEEN = torch.tensor([2, 3, 5, 7, 11, 13])
 CAPTIONS = [[2, 3, 5, 7, 11, 13, 2], [5], [3, 3], [13, 2, 7], [7, 5, 3, 2, 11]]

@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
-from align_cache.schedule import Decay, learning_rates
 from align_cache.settings import OptimSettings
+from align_cache.training.schedule import Decay, learning_rates
 
 CASES = [(0, 10, 0.5), (1, 10, 0.5), (4, 20, 0.5), (3, 21, 1.0)]
 

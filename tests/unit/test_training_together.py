@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from align_cache.assemble import Opened, assemble
-from align_cache.batches import Batches, StepRows
-from align_cache.checkpoint import load_adapters
-from align_cache.embedding import _mixed
+from align_cache.adapters.checkpoint import load_adapters
+from align_cache.adapters.run_adapters import load_pair
 from align_cache.errors import AlignCacheError
-from align_cache.fitting import fit, resume_fit, start, train
+from align_cache.pairing.batches import Batches, StepRows
+from align_cache.pairing.embedding import _mixed
 from align_cache.reporting import draw_figures
 from align_cache.results import Run
-from align_cache.run_adapters import load_pair
-from align_cache.session import Session
 from align_cache.settings import FitConfig, fit_config
-from align_cache.sweep_records import scores_of
+from align_cache.sweeps.records import scores_of
+from align_cache.training.assemble import Opened, assemble
+from align_cache.training.fitting import fit, resume_fit, start, train
+from align_cache.training.session import Session
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import epochs, toy, without_durations
 
@@ -178,7 +178,7 @@ def test_the_curriculum_starts_with_the_most_alike_and_grows_to_all(cache_dir: P
     assert sizes == [None, *(round(n * share) for share in (0.5, 0.625, 0.75, 0.875)), None, None]
     pool = session.pool(2)
     assert pool is not None
-    from align_cache.embedding import embed_pairs
+    from align_cache.pairing.embedding import embed_pairs
 
     pairs = session.parts.splits.train
     embedded = embed_pairs(session.parts.member.pair, session.parts.inputs, pairs)

@@ -12,11 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from align_cache.adapters import Adapter, build_adapter
+from align_cache.adapters.pair import Adapter, build_adapter
 from align_cache.errors import RunError, ShapeError, UsageError
-from align_cache.model import AlignedModel
 from align_cache.results import Run
-from align_cache.transformer import AdapterTransformer
+from align_cache.use.model import AlignedModel
+from align_cache.use.transformer import AdapterTransformer
 from tests.unit.aligned import extract_scenes, fit_scenes, sets_of
 
 

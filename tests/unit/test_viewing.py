@@ -20,12 +20,12 @@ from PIL import Image
 
 from align_cache.cli import main
 from align_cache.errors import RunError, UsageError
-from align_cache.evaluation import evaluate
-from align_cache.fitting import fit
+from align_cache.judging.evaluation import evaluate
 from align_cache.reporting.tsne import COLOURS
 from align_cache.results import Run
 from align_cache.settings import EvalConfig
 from align_cache.sources import open_source
+from align_cache.training.fitting import fit
 from align_cache.viewing import layouts, open_view
 from align_cache.viewing.kept import RUNS, Kept
 from align_cache.viewing.layouts import place
@@ -191,7 +191,7 @@ def test_the_map_has_each_image_of_the_split_with_its_caption(
 
 
 def test_similar_and_search_rank_as_the_model_does(page: PageServer, drawn: tuple[Path, Run]) -> None:
-    from align_cache.model import AlignedModel
+    from align_cache.use.model import AlignedModel
 
     cache_dir, run = drawn
     ids = answered(page, "map", run=run.id, layout="pca")["ids"]

@@ -5,15 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from align_cache import assemble, batches
-from align_cache.batches import Batches
 from align_cache.errors import ConfigError, UsageError
-from align_cache.evaluation import evaluate
-from align_cache.fitting import fit
-from align_cache.pairs import Pairs, join
+from align_cache.judging.evaluation import evaluate
+from align_cache.pairing import batches
+from align_cache.pairing.batches import Batches
+from align_cache.pairing.pairs import Pairs, join
+from align_cache.pairing.visiting import scattered, visit
 from align_cache.settings import EvalConfig
-from align_cache.validation import in_parts, mean_of_parts
-from align_cache.visiting import scattered, visit
+from align_cache.training import assemble
+from align_cache.training.fitting import fit
+from align_cache.training.validation import in_parts, mean_of_parts
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import epochs, toy
 
@@ -57,7 +58,9 @@ def joined_pairs(cache_dir: Path, **changes: object) -> Pairs:
 def test_batches_in_blocks_keep_every_promise_of_batches(
     cache_dir: Path, monkeypatch: pytest.MonkeyPatch, captions_per_image: int | str, pool: np.ndarray | None
 ) -> None:
-    monkeypatch.setattr("align_cache.visiting.visit.__kwdefaults__", {"block_images": 6, "mixed_blocks": 2})
+    monkeypatch.setattr(
+        "align_cache.pairing.visiting.visit.__kwdefaults__", {"block_images": 6, "mixed_blocks": 2}
+    )
     pairs = joined_pairs(cache_dir, captions=[1 + i % 4 for i in range(60)])
 
     def rows(order: str, epoch: int) -> list[np.ndarray]:
@@ -93,7 +96,7 @@ def test_captions_in_another_order_than_their_images_are_said_to_be_scattered(
     assert not scattered(np.random.default_rng(0).permutation(4096)), "all of it is one block"
     assert scattered(np.random.default_rng(0).permutation(5000))
     assert not scattered(np.repeat(np.arange(5000) * 5, 1))
-    monkeypatch.setattr("align_cache.visiting.BLOCK_IMAGES", 10)
+    monkeypatch.setattr("align_cache.pairing.visiting.BLOCK_IMAGES", 10)
     pairs = joined_pairs(cache_dir)  # its captions are shuffled, its reference reversed
     notes = Batches(pairs, batch_size=8, accumulation=1, captions_per_image=1, seed=0, order="blocks").notes
     assert ["captions" in notes[0], "reference" in notes[1], len(notes)] == [True, True, 2]
@@ -127,7 +130,7 @@ def test_the_validation_loss_in_parts_is_that_of_all_at_once(
     paired_sets(cache_dir, n=200)  # 40 validate, in batches of 8
     config = toy(optim__epochs=2, evaluation__num_images=12, precision="fp32")
     whole = epochs(fit(config, cache_dir=cache_dir))
-    monkeypatch.setattr("align_cache.validation.in_parts.__kwdefaults__", {"part_images": 9})
+    monkeypatch.setattr("align_cache.training.validation.in_parts.__kwdefaults__", {"part_images": 9})
     parts = epochs(fit(config, cache_dir=cache_dir))
     for one, other in zip(whole, parts, strict=True):
         assert other["val"] == pytest.approx(one["val"], rel=1e-5)
@@ -165,6 +168,6 @@ def test_an_evaluation_is_bounded_by_its_limit_and_refuses_what_is_quadratic_wit
     run = fit(toy(optim__epochs=1, optim__warmup_epochs=0), cache_dir=cache_dir)
     assert evaluate(run, EvalConfig(k=3), cache_dir=cache_dir)["n_images"] == 12
     assert evaluate(run, EvalConfig(k=3, limit=9), cache_dir=cache_dir)["n_images"] == 9
-    monkeypatch.setattr("align_cache.evaluation._MOST_IMAGES", 11)
+    monkeypatch.setattr("align_cache.judging.evaluation._MOST_IMAGES", 11)
     with pytest.raises(UsageError, match="test split has 12 images, and all are compared with all"):
         evaluate(run, EvalConfig(k=3), cache_dir=cache_dir)

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from align_cache.comparison import compare
 from align_cache.errors import CacheError, PairingError, UsageError
-from align_cache.evaluation import evaluate
-from align_cache.external import import_features
-from align_cache.extraction import Extracted, extract
-from align_cache.fitting import fit
+from align_cache.extraction.external import import_features
+from align_cache.extraction.extracting import Extracted, extract
+from align_cache.judging.comparison import compare
+from align_cache.judging.evaluation import evaluate
 from align_cache.reporting.comparison import comparison_tables
 from align_cache.reporting.page import render
 from align_cache.reporting.records import read_run
@@ -22,7 +21,8 @@ from align_cache.settings import EvalConfig, ExtractConfig, fit_config
 from align_cache.sources import open_source
 from align_cache.sources.prompts import PHOTO_TEMPLATES, class_prompts
 from align_cache.store import FeatureSet, find
-from align_cache.terminal_tables import evaluation_table
+from align_cache.terminal.tables import evaluation_table
+from align_cache.training.fitting import fit
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import labelled, toy
 
@@ -152,7 +152,9 @@ def test_prompts_that_cannot_be_meant_are_refused_before_work(
     changes: dict[str, Any], message: str, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_extract(cache_dir, encoders=("small-cnn", "small-text"))
-    monkeypatch.setattr("align_cache.encoding.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "align_cache.extraction.encoding.load", lambda *_, **__: pytest.fail("a model was loaded")
+    )
     with pytest.raises(UsageError, match=message):
         run_extract(cache_dir, **changes)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from align_cache.evaluation import evaluate
-from align_cache.extraction import extract
-from align_cache.fitting import fit
+from align_cache.extraction.extracting import extract
+from align_cache.judging.evaluation import evaluate
 from align_cache.results import Run
 from align_cache.settings import EvalConfig, ExtractConfig
+from align_cache.training.fitting import fit
 from align_cache.viewing import open_view
 from align_cache.viewing.server import PageServer
 from tests.unit.test_fit import toy

@@ -1,0 +1,1 @@
+"""The heads that are trained on frozen features, and their weights on disk."""

@@ -1,0 +1,1 @@
+"""Stage 1: frozen encoders over a dataset, once."""

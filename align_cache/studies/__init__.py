@@ -1,0 +1,1 @@
+"""One setting under question: a sweep, judged and compared."""

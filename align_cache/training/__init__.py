@@ -1,0 +1,1 @@
+"""Stage 2: from a config to a trained run."""
