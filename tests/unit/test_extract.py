@@ -240,7 +240,7 @@ def test_an_encoder_named_twice_is_refused(cache_dir: Path) -> None:
 def test_features_that_are_no_numbers_name_the_sample_and_the_encoder(
     cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from align_cache import encoding as module
+    from align_cache.extraction import encoding as module
 
     real_load = module.load
 
