@@ -25,6 +25,8 @@ from align_cache.settings import (
     LossSettings,
     OptimSettings,
     StressConfig,
+    StudyConfig,
+    SweepConfig,
 )
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -38,9 +40,13 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "optim": OptimSettings,
     "evaluation": EvaluationSettings,
     "log": LogSettings,
+    "sweep": SweepConfig,
+    "study": StudyConfig,
     "eval": EvalConfig,
     "stress": StressConfig,
 }
+UNDOTTED = {"extract", "fit", "sweep", "study", "eval", "stress"}
+"""Whole configs; the others are sections of ``fit``, whose keys are called by section and name."""
 
 
 def fill(page: str) -> str:
@@ -62,7 +68,7 @@ def table(name: str) -> str:
     for key, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             continue
-        dotted = key if name in ("extract", "fit", "eval", "stress") else f"{name}.{key}"
+        dotted = key if name in UNDOTTED else f"{name}.{key}"
         cells = [f"`{dotted}`", kind(shapes[key]), _default(name, key, field), _text(field)]
         if marked:
             cells.append("yes" if shapes[key]["role"] == "identity" else "no")
@@ -76,6 +82,8 @@ def kind(shape: dict[str, Any]) -> str:
         return " or ".join(kind(choice) for choice in shape["anyOf"])
     if "enum" in shape or "const" in shape:
         return ", ".join(f"`{value}`" for value in shape.get("enum", [shape.get("const")]))
+    if "type" not in shape:
+        return "any value"  # of the setting that a study names
     if shape["type"] == "array":
         return f"list of {kind(shape['items'])}"
     names = {"null": "`none`", "object": "table", "string": "text"}

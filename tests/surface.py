@@ -172,7 +172,7 @@ def _fields(place: str, model: type[BaseModel]) -> Iterator[tuple[str, str]]:
             yield from _fields(f"{place}{key}.", field.annotation)
         else:
             default = "required" if field.is_required() else f"= {_text(field.default)}"
-            takes = "any value" if field.annotation is Any else kind(shapes[key])
+            takes = kind(shapes[key])
             yield f"{place}{key}", f"{takes} {default}"
 
 

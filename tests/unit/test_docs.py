@@ -1,6 +1,7 @@
 """The documentation against the code: tables, links, settings, records and the tests it names."""
 
 import ast
+import pkgutil
 import re
 from pathlib import Path
 
@@ -54,6 +55,21 @@ def test_the_index_of_a_folder_names_every_page(folder: Path) -> None:
     index = text_of(folder / "README.md")
     for page in folder.glob("*.md"):
         assert page.name == "README.md" or f"]({page.name})" in index, page.name
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name != "CHANGELOG.md"],  # which tells of names that were
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_every_name_of_the_package_that_a_page_gives_is_there(page: Path) -> None:
+    for path in re.findall(r"\balign_cache(?:\.\w+)+", text_of(page)):
+        assert pkgutil.resolve_name(path) is not None, path
+    for program in re.findall(r"^```python\n(.*?)^```", text_of(page), flags=re.DOTALL | re.MULTILINE):
+        for node in ast.walk(ast.parse(program)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("align_cache"):
+                for alias in node.names:
+                    assert pkgutil.resolve_name(f"{node.module}:{alias.name}") is not None, alias.name
 
 
 def test_the_site_has_every_page() -> None:
