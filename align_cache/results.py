@@ -148,7 +148,7 @@ def list_runs(cache_dir: Path) -> list[Run]:
     return [Run(folder) for folder in dict.fromkeys(folders) if (folder / "run.json").is_file()]
 
 
-def find_run(cache_dir: Path, name: str = "latest") -> Run:
+def find_run(name: str = "latest", *, cache_dir: Path = Path("cache")) -> Run:
     """Return a run by ``latest``, by its id, by the head of its id, or by its folder.
 
     Raises

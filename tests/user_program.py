@@ -29,13 +29,13 @@ def main(cache: Path) -> None:
         ExtractConfig(dataset="shapes", encoders=("small-cnn", "small-text")), cache_dir=cache
     ):
         print(made.name, made.rows)
-    features = open_feature_set(cache, "shapes", "small-cnn")
+    features = open_feature_set("shapes", "small-cnn", cache_dir=cache)
     assert_type(features, FeatureSet)
     print(features.array().shape)
     run = fit(fit_config(file=Path("linear.toml")), cache_dir=cache)
     assert_type(run, Run)
     record = evaluate(run, EvalConfig(), cache_dir=cache)
-    print(record["kind"], find_run(cache).id)
+    print(record["kind"], find_run(cache_dir=cache).id)
     assert_type(report(run.folder), Path)
     assert_type(sweep(sweep_config(Path("sweep.toml")), cache_dir=cache), Path)
     model = AlignedModel.from_run(run, cache_dir=cache)

@@ -76,7 +76,7 @@ def evaluate(
     flags = {name: given[name] for name in names}
     flags |= {"metrics": metric or None, "probe_heads": probe_head or None}
     settings = resolve(EvalConfig, [flag_layer(flags)])
-    judged = find_run(cache_dir, run)
+    judged = find_run(run, cache_dir=cache_dir)
     with progress(None, "measuring", "steps") as bar:
         record = run_evaluate(
             judged, settings, cache_dir=cache_dir, on_stage=print_note, on_progress=bar.update
@@ -118,7 +118,7 @@ def report(
     from align_cache.terminal.console import progress
     from align_cache.use.pictures import collect_pictures
 
-    found = find_run(cache_dir, run)
+    found = find_run(run, cache_dir=cache_dir)
     pictures = collect_pictures(
         found, cache_dir=cache_dir, dataset=dataset, data_dir=data_dir, on_note=print_note
     )
@@ -174,7 +174,7 @@ def compare(
         raise UsageError(
             f"--figure {figure}: the figure is a PNG", hint=f"--figure {figure.with_suffix('.png')}"
         )
-    comparison = run_compare([find_run(cache_dir, name) for name in runs])
+    comparison = run_compare([find_run(name, cache_dir=cache_dir) for name in runs])
     if figure is not None:
         from align_cache.reporting.comparison_figure import draw_comparison
 

@@ -46,7 +46,7 @@ def tsne(
 
     with progress(None, "laying out", "pictures") as bar:
         record = plot_tsne(
-            find_run(cache_dir, run),
+            find_run(run, cache_dir=cache_dir),
             cache_dir=cache_dir,
             perplexities=perplexity or PERPLEXITIES,
             pairs=pairs,

@@ -69,7 +69,7 @@ def stress(
         "device": device,
     }
     config = resolve(StressConfig, [flag_layer(flags)])
-    found = list({run.folder: run for run in (find_run(cache_dir, name) for name in runs)}.values())
+    found = list({run.folder: run for run in (find_run(name, cache_dir=cache_dir) for name in runs)}.values())
     _check_figure(figure, n_runs=len(found))
     tested = []
     for run in found:

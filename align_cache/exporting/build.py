@@ -101,7 +101,7 @@ def export(
     """
     cache_dir, out = Path(cache_dir), None if out is None else Path(out)
     _check_asked(to, out, dataset=dataset, split=split)
-    found = run if isinstance(run, Run) else find_run(cache_dir, str(run))
+    found = run if isinstance(run, Run) else find_run(str(run), cache_dir=cache_dir)
     folder = (out or found.folder / "exports" / _name(to, checkpoint, dataset, split)).resolve()
     _check_free(folder, overwrite=overwrite)
     note = on_note or (lambda line: None)

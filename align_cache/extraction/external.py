@@ -46,7 +46,7 @@ def import_features(
     dataset: str,
     encoder: str,
     modality: Literal["image", "text"],
-    cache_dir: Path,
+    cache_dir: Path = Path("cache"),
     dtype: Literal["float16", "float32"] = "float16",
     overwrite: bool = False,
 ) -> Imported:

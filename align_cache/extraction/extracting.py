@@ -58,7 +58,7 @@ class Extracted:
 def extract(
     config: ExtractConfig,
     *,
-    cache_dir: Path,
+    cache_dir: Path = Path("cache"),
     progress: Progress | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> list[Extracted]:

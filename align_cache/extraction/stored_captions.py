@@ -28,7 +28,7 @@ def open_captions(cache_dir: Path, name: str, *, setting: str) -> FeatureSet:
         If it does not hold every caption as it is.
     """
     dataset, _, encoder = name.partition("/")
-    features = open_feature_set(cache_dir, dataset, encoder)
+    features = open_feature_set(dataset, encoder, cache_dir=cache_dir)
     skipped, lacking = len(features.manifest.skipped), None
     if features.texts is None or features.group_ids is None:
         lacking = "no captions"

@@ -29,7 +29,7 @@ def evaluate(
     run: Run,
     config: EvalConfig,
     *,
-    cache_dir: Path,
+    cache_dir: Path = Path("cache"),
     on_stage: Callable[[str], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Record:
@@ -59,7 +59,7 @@ def evaluate(
     Examples
     --------
     >>> from align_cache import EvalConfig, evaluate, find_run
-    >>> run = find_run(Path("cache"))
+    >>> run = find_run()
     >>> record = evaluate(run, EvalConfig(k=3), cache_dir=Path("cache"))
     >>> record["split"], record["n_images"], record["n_captions"]
     ('test', 6, 30)

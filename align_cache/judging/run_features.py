@@ -18,7 +18,7 @@ def open_run_features(info: Record, trained: FitConfig, cache_dir: Path) -> Pair
         if described is None:
             return None
         return open_feature_set(
-            cache_dir, trained.data.dataset, f"{described['encoder']}@{described['key8']}"
+            trained.data.dataset, f"{described['encoder']}@{described['key8']}", cache_dir=cache_dir
         )
 
     image, text = opened("image"), opened("text")

@@ -62,15 +62,17 @@ def find(cache_dir: Path, *, dataset: str | None = None, encoder: str | None = N
     return sorted(found, key=lambda stored: stored.manifest.name)
 
 
-def open_feature_set(cache_dir: Path, dataset: str, encoder: str, *, verify: bool = True) -> FeatureSet:
+def open_feature_set(
+    dataset: str, encoder: str, *, cache_dir: Path = Path("cache"), verify: bool = True
+) -> FeatureSet:
     """Open the one feature set of a dataset and an encoder.
 
     Parameters
     ----------
-    cache_dir : Path
-        The cache folder.
     dataset, encoder : str
         As :func:`find` takes them.
+    cache_dir : Path
+        The cache folder.
     verify : bool
         As :meth:`FeatureSet.open` takes it.
 
@@ -84,7 +86,7 @@ def open_feature_set(cache_dir: Path, dataset: str, encoder: str, *, verify: boo
     Examples
     --------
     >>> from align_cache import open_feature_set
-    >>> captions = open_feature_set(Path("cache"), "shapes", "small-text")
+    >>> captions = open_feature_set("shapes", "small-text")
     >>> captions.rows, captions.dim, captions.untrained
     (300, 256, True)
     >>> print(captions.sample_ids[7], "of", captions.group_ids[7])

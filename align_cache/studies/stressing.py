@@ -41,7 +41,7 @@ def stress(
     run: Run,
     config: StressConfig,
     *,
-    cache_dir: Path,
+    cache_dir: Path = Path("cache"),
     progress: Progress = no_progress,
     on_note: Callable[[str], None] | None = None,
 ) -> Record:

@@ -27,7 +27,7 @@ from align_cache.training.assemble import Opened
 def study(
     config: StudyConfig,
     *,
-    cache_dir: Path,
+    cache_dir: Path = Path("cache"),
     on_sweep: OnProgress | None = None,
     on_judged: Callable[[int, int], None] | None = None,
     command: str | None = None,
@@ -109,7 +109,7 @@ def _judged(
     for done, trial in enumerate(finished, start=1):
         assert trial.run is not None  # it has finished
         if trial.run not in known:
-            run = find_run(cache_dir, trial.run)
+            run = find_run(trial.run, cache_dir=cache_dir)
             judgement, scores = judge_retrieval(run, split, cache_dir=cache_dir)
             append_judgement(folder, judgement, scores)
             known[trial.run] = judgement

@@ -33,7 +33,7 @@ OnProgress = Callable[[Standing], None]
 def sweep(
     config: SweepConfig,
     *,
-    cache_dir: Path,
+    cache_dir: Path = Path("cache"),
     on_progress: OnProgress | None = None,
     command: str | None = None,
     executor: Literal["local", "ray"] = "local",

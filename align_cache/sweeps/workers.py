@@ -108,7 +108,7 @@ def _train_group(group: Sequence[Session], keys: dict[str, str]) -> list[Outcome
 
 def _session(task: Task, opened: Opened) -> Session:
     if task.run is not None:
-        return reopen(find_run(opened.cache_dir, task.run), opened)
+        return reopen(find_run(task.run, cache_dir=opened.cache_dir), opened)
     return start(task.config, opened, command=task.command, sweep=task.sweep, trial=task.key)
 
 

@@ -70,8 +70,12 @@ class Opened:
         """Open and join three feature sets of a dataset."""
         key = (dataset, image, text, reference)
         if key not in self._joined:
-            image_set, text_set = (open_feature_set(self.cache_dir, dataset, name) for name in (image, text))
-            target = None if reference is None else open_feature_set(self.cache_dir, dataset, reference)
+            image_set, text_set = (
+                open_feature_set(dataset, name, cache_dir=self.cache_dir) for name in (image, text)
+            )
+            target = (
+                None if reference is None else open_feature_set(dataset, reference, cache_dir=self.cache_dir)
+            )
             self._joined[key] = join(image_set, text_set, target)
         return self._joined[key]
 

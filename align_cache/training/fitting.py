@@ -24,7 +24,7 @@ OnEnd: TypeAlias = Callable[[Session, Exception | None], None]
 def fit(
     config: FitConfig,
     *,
-    cache_dir: Path,
+    cache_dir: Path = Path("cache"),
     on_record: OnRecord | None = None,
     on_note: Callable[[str], None] | None = None,
     command: str | None = None,
@@ -74,7 +74,7 @@ def fit(
 def resume_fit(
     name: str,
     *,
-    cache_dir: Path,
+    cache_dir: Path = Path("cache"),
     on_record: OnRecord | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Run:
@@ -85,7 +85,7 @@ def resume_fit(
     AlignCacheError
         Also if the features are not the ones the run began with.
     """
-    run = find_run(cache_dir, name)
+    run = find_run(name, cache_dir=cache_dir)
     if run.info()["status"] != "finished":
         train([reopen(run, Opened(cache_dir), on_record=on_record, on_note=on_note)])
     return run

@@ -122,7 +122,7 @@ class AlignedModel(Embedder, ModelHubMixin):
             If the checkpoint is damaged.
         """
         cache_dir = Path(cache_dir)
-        found = run if isinstance(run, Run) else find_run(cache_dir, str(run))
+        found = run if isinstance(run, Run) else find_run(str(run), cache_dir=cache_dir)
         info, config = found.info(), fit_config(file=found.folder / "config.toml")
         pair, epoch = load_pair(found, checkpoint)
 

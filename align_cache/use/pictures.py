@@ -37,7 +37,7 @@ class Collected:
 def collect_pictures(
     run: Run,
     *,
-    cache_dir: Path,
+    cache_dir: Path = Path("cache"),
     dataset: str | None = None,
     data_dir: Path | None = None,
     on_note: Callable[[str], None] | None = None,

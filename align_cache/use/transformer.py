@@ -52,7 +52,7 @@ class AdapterTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     Examples
     --------
     >>> from align_cache import AdapterTransformer, open_feature_set
-    >>> features = open_feature_set(Path("cache"), "shapes", "small-cnn").array()
+    >>> features = open_feature_set("shapes", "small-cnn").array()
     >>> AdapterTransformer("latest", modality="image").fit(features).transform(features).shape
     (60, 768)
     """

@@ -66,7 +66,7 @@ def open_view(
     from align_cache.viewing.viewer import Viewer
 
     viewer = Viewer(
-        find_run(cache_dir, run),
+        find_run(run, cache_dir=cache_dir),
         cache_dir=cache_dir,
         split=split,
         pairs=pairs,

@@ -71,7 +71,9 @@ def read(cache_dir: Path, order: str, steps: int) -> None:
     from align_cache.store import open_feature_set
 
     start = time.perf_counter()
-    image, text = (open_feature_set(cache_dir, "random", role, verify=False) for role in ("image", "text"))
+    image, text = (
+        open_feature_set("random", role, cache_dir=cache_dir, verify=False) for role in ("image", "text")
+    )
     opened = time.perf_counter() - start
     found = join(image, text, None)
     pairs = found.pairs

@@ -101,7 +101,10 @@ def main() -> None:
             wall = time.perf_counter() - start
             assert len(trials) == n, [trial.error for trial in trials]
             records = [
-                r for t in trials for r in find_run(cache_dir, str(t.run)).records() if r["kind"] == "epoch"
+                r
+                for t in trials
+                for r in find_run(str(t.run), cache_dir=cache_dir).records()
+                if r["kind"] == "epoch"
             ]
             lanes = 1 if on_gpu or (given.together or 1) > 1 else min(n, given.jobs or processors())
             steps = sum(record["train_s"] for record in records) / lanes

@@ -53,7 +53,7 @@ def test_an_interrupted_fit_resumes_to_the_result_of_an_uninterrupted_one(
     _, err = process.communicate(timeout=60)
     assert process.returncode == exit_code, err
     assert ("align-cache fit --resume latest" in err) == (sent != signal.SIGKILL)
-    stopped = find_run(cache_dir)
+    stopped = find_run(cache_dir=cache_dir)
     assert stopped.info()["status"] == status
     assert load_adapters(stopped.checkpoints, "last")[1] < EPOCHS
 

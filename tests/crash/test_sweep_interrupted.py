@@ -88,7 +88,9 @@ def test_a_sweep_that_is_stopped_leaves_no_process_and_goes_on(
     trials = trials_of(folder)
     assert len({trial.key for trial in trials}) == 8
     assert all(trial.status == "finished" for trial in trials)
-    assert all(find_run(cache_dir, str(trial.run)).info()["status"] == "finished" for trial in trials)
+    assert all(
+        find_run(str(trial.run), cache_dir=cache_dir).info()["status"] == "finished" for trial in trials
+    )
 
 
 def test_a_sweep_whose_process_is_killed_says_so_leaves_no_other_and_goes_on(

@@ -202,7 +202,7 @@ def test_zero_shot_prints_a_line_for_each_image_and_what_the_numbers_are(
     line = ["zero-shot", str(pictures / "b.PNG"), "--classes", "circle,square,triangle"]
     out = answer(made, capsys, *line)
     assert "chance 33.3%, not calibrated" in out
-    assert find_run(made / "cache").id in out
+    assert find_run(cache_dir=made / "cache").id in out
     shown = next(row for row in out.splitlines() if "b.PNG" in row)
     assert shown.count("%") == 3
 

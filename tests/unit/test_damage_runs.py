@@ -44,7 +44,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(fitted: Path, tmp_path: Path) -> Run:
     shutil.copytree(fitted, tmp_path / "cache", dirs_exist_ok=True)
-    return find_run(tmp_path / "cache")
+    return find_run(cache_dir=tmp_path / "cache")
 
 
 def read(run: Run) -> list[Any]:

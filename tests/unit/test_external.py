@@ -181,7 +181,7 @@ def test_a_file_that_is_no_npz_is_one_line(tmp_path, cache_dir, kind):
 def test_the_real_features_are_stored_to_the_bit(real_data, cache_dir, file, encoder, modality):
     path = real_data / "real-features" / f"{file}.npz"
     import_features(path, dataset="flickr8k-real", encoder=encoder, modality=modality, cache_dir=cache_dir)
-    features = open_feature_set(cache_dir, "flickr8k-real", encoder)
+    features = open_feature_set("flickr8k-real", encoder, cache_dir=cache_dir)
     with np.load(path) as given:
         np.testing.assert_array_equal(features.array(), given["features"])
         np.testing.assert_array_equal(features.sample_ids, given["sample_id"])

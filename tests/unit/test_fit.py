@@ -68,7 +68,7 @@ def plain_training(config: FitConfig, cache_dir: Path) -> dict[str, torch.Tensor
     """The same run as a textbook loop: rows gathered one by one, micro-batches in turn."""
     from align_cache.store import open_feature_set
 
-    sets = [open_feature_set(cache_dir, "toy", name) for name in ("image", "text", "reference")]
+    sets = [open_feature_set("toy", name, cache_dir=cache_dir) for name in ("image", "text", "reference")]
     joined = join(*sets)
     splits = split_pairs(joined, how="dataset", val_fraction=0.25, num_samples=None, seed=config.seed)
     batches = Batches(splits.train, batch_size=8, accumulation=2, captions_per_image=1, seed=config.seed)
@@ -146,7 +146,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(cache_dir: Path, stop_at:
 
     with pytest.raises(KeyboardInterrupt):
         fit(toy(loss__learn_temperature=True), cache_dir=cache_dir, on_record=interrupt)
-    stopped = find_run(cache_dir)
+    stopped = find_run(cache_dir=cache_dir)
     assert stopped.info()["status"] == "interrupted"
     resumed = resume_fit("latest", cache_dir=cache_dir)
     assert resumed.folder == stopped.folder
@@ -207,8 +207,8 @@ def test_save_dir_moves_the_runs_and_they_are_still_found(cache_dir: Path, tmp_p
     paired_sets(cache_dir)
     run = fit(toy(log__save_dir=str(tmp_path / "experiments")), cache_dir=cache_dir)
     assert run.folder.parent == tmp_path / "experiments"
-    assert find_run(cache_dir, "latest").folder == run.folder
-    assert find_run(cache_dir, run.id[:-2]).folder == run.folder
+    assert find_run("latest", cache_dir=cache_dir).folder == run.folder
+    assert find_run(run.id[:-2], cache_dir=cache_dir).folder == run.folder
 
 
 def test_a_copy_of_a_cache_keeps_to_its_own_runs(cache_dir: Path, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_copy_of_a_cache_keeps_to_its_own_runs(cache_dir: Path, tmp_path: Path
     run = fit(toy(), cache_dir=cache_dir)
     copy = tmp_path / "copy"
     shutil.copytree(cache_dir, copy)
-    assert find_run(copy).folder == copy / "runs" / run.id
+    assert find_run(cache_dir=copy).folder == copy / "runs" / run.id
 
 
 def test_without_distribution_matching_the_term_is_absent(cache_dir: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_marks_it(cache_dir: Path) ->
     paired_sets(cache_dir)
     with pytest.raises(NonFiniteError, match="the loss is nan in epoch 1"):
         fit(toy(optim__lr=1e30, optim__clip_grad_norm="none", adapter__norm="none"), cache_dir=cache_dir)
-    run = find_run(cache_dir)
+    run = find_run(cache_dir=cache_dir)
     assert run.info()["status"] == "failed"
     assert "the loss is nan" in run.info()["error"]
 
@@ -468,11 +468,11 @@ def test_a_trainer_state_that_would_run_code_is_not_run(tmp_path: Path) -> None:
 
 def test_a_run_that_does_not_exist_is_named_with_the_ones_that_do(cache_dir: Path) -> None:
     with pytest.raises(RunError, match="no runs in"):
-        find_run(cache_dir)
+        find_run(cache_dir=cache_dir)
     paired_sets(cache_dir)
     run = fit(toy(), cache_dir=cache_dir)
     with pytest.raises(RunError, match=f"no run is called 'nope'; the latest: {run.id}"):
-        find_run(cache_dir, "nope")
+        find_run("nope", cache_dir=cache_dir)
 
 
 def test_a_log_line_cut_short_by_a_kill_is_not_a_record(cache_dir: Path) -> None:
@@ -510,7 +510,7 @@ def test_standardised_input_is_that_of_the_training_features(cache_dir: Path) ->
     run = fit(toy(adapter__input_norm="standardize"), cache_dir=cache_dir)
     from align_cache.store import open_feature_set
 
-    features = open_feature_set(cache_dir, "toy", "image")
+    features = open_feature_set("toy", "image", cache_dir=cache_dir)
     train = np.flatnonzero(np.asarray(features.splits) == "train")
     weights, _ = load_adapters(run.checkpoints, "last")
     mean = next(tensor for name, tensor in weights.items() if name.startswith("image") and "mean" in name)

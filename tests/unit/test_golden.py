@@ -41,7 +41,7 @@ def test_its_sets_are_found_under_the_keys_that_their_identities_had() -> None:
 
 
 def test_its_features_have_the_values_they_were_given() -> None:
-    features = open_feature_set(make.CACHE, "golden", "drawn+blur:2")
+    features = open_feature_set("golden", "drawn+blur:2", cache_dir=make.CACHE)
     assert features.array().dtype == np.float16
     np.testing.assert_array_equal(features.array() * 2, FEATURES)
     assert features.sample_ids.tolist() == ["a.jpg", "b.jpg", "c.jpg", "ä/d.jpg"]
@@ -55,7 +55,7 @@ def test_its_features_have_the_values_they_were_given() -> None:
 
 
 def test_its_token_ids_have_the_values_they_were_given() -> None:
-    tokens = open_feature_set(make.CACHE, "golden", "tokens")
+    tokens = open_feature_set("golden", "tokens", cache_dir=make.CACHE)
     assert tokens.array().dtype == np.int32
     np.testing.assert_array_equal(tokens.array(), TOKENS)
     assert tokens.vocabulary_size == 50

@@ -111,7 +111,7 @@ def test_a_plain_name_means_the_clean_set_and_a_variant_has_its_own(cache_dir: P
     with pytest.raises(
         CacheError, match=r"no feature set of shapes by small-cnn .*there are small-cnn\+gaussian:3"
     ):
-        open_feature_set(cache_dir, "shapes", "small-cnn")
+        open_feature_set("shapes", "small-cnn", cache_dir=cache_dir)
     (clean,) = run(cache_dir, "small-cnn")
     run(cache_dir, "small-cnn", image_noise="gaussian:4")
     for name, expected in [
@@ -121,7 +121,7 @@ def test_a_plain_name_means_the_clean_set_and_a_variant_has_its_own(cache_dir: P
         (f"small-cnn@{noisy.key[:8]}", noisy),
         (f"small-cnn+gaussian:3@{noisy.key[:8]}", noisy),
     ]:
-        assert open_feature_set(cache_dir, "shapes", name).key == expected.key
+        assert open_feature_set("shapes", name, cache_dir=cache_dir).key == expected.key
     assert noisy.name == f"shapes/small-cnn+gaussian:3@{noisy.key[:8]}"
     assert {stored.manifest.noise for stored in find(cache_dir)} == {None, "gaussian:3", "gaussian:4"}
 
@@ -129,13 +129,13 @@ def test_a_plain_name_means_the_clean_set_and_a_variant_has_its_own(cache_dir: P
 def test_a_variant_that_is_not_there_is_asked_for_by_its_flag(cache_dir: Path) -> None:
     run(cache_dir, "small-text")
     with pytest.raises(CacheError) as caught:
-        open_feature_set(cache_dir, "shapes", "small-text+drop:0.3")
+        open_feature_set("shapes", "small-text+drop:0.3", cache_dir=cache_dir)
     assert (
         caught.value.hint
         == "align-cache extract --dataset shapes --encoder small-text --caption-noise drop:0.3"
     )
     with pytest.raises(CacheError) as caught:
-        open_feature_set(cache_dir, "shapes", "c++")
+        open_feature_set("shapes", "c++", cache_dir=cache_dir)
     assert caught.value.hint == "align-cache extract --dataset shapes --encoder c++"
 
 

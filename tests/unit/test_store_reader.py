@@ -175,32 +175,32 @@ def test_find_goes_by_dataset_encoder_and_head_of_the_key(cache):
 
 
 def test_the_one_set_that_answers_is_opened(cache):
-    assert open_feature_set(cache, "birds", "dinov2").dataset == "birds"
+    assert open_feature_set("birds", "dinov2", cache_dir=cache).dataset == "birds"
 
 
 def test_a_set_that_is_not_there_is_refused_with_the_nearest_name_and_the_command(cache):
     with pytest.raises(
         CacheError, match=r"no feature set of flowers by resnet81 .* there are resnet18"
     ) as caught:
-        open_feature_set(cache, "flowers", "resnet81")
+        open_feature_set("flowers", "resnet81", cache_dir=cache)
     assert caught.value.hint == "align-cache extract --dataset flowers --encoder resnet81"
     for asked, name in {"net@12ab": "net", "hf:owner/net@main": "hf:owner/net@main"}.items():
         with pytest.raises(CacheError) as caught:
-            open_feature_set(cache, "flowers", asked)
+            open_feature_set("flowers", asked, cache_dir=cache)
         assert caught.value.hint == f"align-cache extract --dataset flowers --encoder {name}"
     with pytest.raises(CacheError, match="there are flowers"):
-        open_feature_set(cache, "flower", "resnet18")
+        open_feature_set("flower", "resnet18", cache_dir=cache)
     with pytest.raises(CacheError, match="the cache has no finished feature sets"):
-        open_feature_set(cache / "empty", "flowers", "resnet18")
+        open_feature_set("flowers", "resnet18", cache_dir=cache / "empty")
 
 
 def test_several_sets_are_refused_with_what_differs(cache):
     with pytest.raises(CacheError, match="2 feature sets of flowers answer to resnet18") as caught:
-        open_feature_set(cache, "flowers", "resnet18")
+        open_feature_set("flowers", "resnet18", cache_dir=cache)
     keys = [stored.manifest.key8 for stored in find(cache, dataset="flowers")]
     assert all(f"resnet18@{key}" in caught.value.hint for key in keys)
     assert "compute.batch" in caught.value.hint
-    assert open_feature_set(cache, "flowers", f"resnet18@{keys[0]}").key8 == keys[0]
+    assert open_feature_set("flowers", f"resnet18@{keys[0]}", cache_dir=cache).key8 == keys[0]
 
 
 def test_a_set_with_an_unreadable_manifest_hides_no_other_and_is_counted(cache):
@@ -208,7 +208,7 @@ def test_a_set_with_an_unreadable_manifest_hides_no_other_and_is_counted(cache):
     (folder / "manifest.json").write_bytes(b"")
     assert len(find(cache)) == 2
     with pytest.raises(CacheError, match="1 cannot be read"):
-        open_feature_set(cache, "birds", "dinov2")
+        open_feature_set("birds", "dinov2", cache_dir=cache)
 
 
 def test_columns_as_bytes_and_single_words_are_those_of_the_decoded_columns(features):

@@ -60,7 +60,7 @@ def test_any_text_encoder_reads_them(cache_dir: Path, words: FeatureSet) -> None
 def test_they_pair_with_the_images_of_their_dataset(cache_dir: Path, words: FeatureSet) -> None:
     images = bring_in(cache_dir, modality="image", name="pictures", sample_id=IDS)
     run(cache_dir)
-    joined = join(images, open_feature_set(cache_dir, "mine", "tokens"), None)
+    joined = join(images, open_feature_set("mine", "tokens", cache_dir=cache_dir), None)
     assert joined.pairs.n_images == 3
     assert joined.pairs.n_captions == len(TEXTS)
 
@@ -186,7 +186,7 @@ def test_whoever_looks_for_ids_of_an_imported_dataset_is_told_how_to_make_them(
     cache_dir: Path, words: FeatureSet
 ) -> None:
     with pytest.raises(CacheError) as caught:
-        open_feature_set(cache_dir, "mine", "tokens")
+        open_feature_set("mine", "tokens", cache_dir=cache_dir)
     assert caught.value.hint == "align-cache extract --captions-of mine/words --dataset mine --encoder tokens"
 
 

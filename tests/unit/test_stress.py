@@ -147,7 +147,7 @@ def test_variants_are_the_clean_sets_but_for_noise_and_only_of_the_split_that_is
     record = stress(run, config, cache_dir=cache_dir)
     made = {stored.manifest.variant: stored.manifest for stored in find(cache_dir) if stored.manifest.noise}
     for variant, clean in (("small-cnn+jpeg:2", "small-cnn"), ("small-text+drop:0.5", "small-text")):
-        identity = open_feature_set(cache_dir, "shapes", clean).manifest.identity
+        identity = open_feature_set("shapes", clean, cache_dir=cache_dir).manifest.identity
         for part in ("encoder", "compute", "storage"):
             assert made[variant].identity[part] == identity[part]
         assert made[variant].structure.dataset.splits == ["test"]

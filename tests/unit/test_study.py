@@ -240,7 +240,7 @@ def test_a_study_judges_its_runs_as_eval_does_and_goes_on_where_it_stands(cache_
     assert (found.failed, found.sizes, list(found.seeds)) == ([], [(12, 36)], [0, 1])
     assert found.conditions == [{"data.num_samples": 16}, {"data.num_samples": 32}]
     for (condition, level, seed), each in found.trials.items():
-        run = find_run(cache_dir, each.run)
+        run = find_run(each.run, cache_dir=cache_dir)
         config = run.config()
         assert config["loss"]["temperature"] == found.levels[level]
         assert config["data"]["num_samples"] == found.conditions[condition]["data.num_samples"]

@@ -135,7 +135,7 @@ def test_every_trial_is_the_run_alone_and_a_second_call_trains_none(cache_dir: P
     assert [trial.status for trial in trials] == ["finished"] * 4
     for trial in trials:
         assert trial.run is not None
-        run = find_run(cache_dir, trial.run)
+        run = find_run(trial.run, cache_dir=cache_dir)
         assert run.info()["status"] == "finished"
         own = fit_config(file=run.folder / "config.toml")
         assert resolve(type(own), [set_layer([f"{k}={v}" for k, v in trial.values.items()])]).seed == own.seed
