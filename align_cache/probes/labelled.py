@@ -28,9 +28,8 @@ def open_like(
     PairingError
         If another encoder made them.
     """
-    found = open_feature_set(
-        dataset, encoder or _same_encoder_name(cache_dir, dataset, own), cache_dir=cache_dir
-    )
+    name = encoder or _same_encoder_name(cache_dir, dataset, own)
+    found = open_feature_set(dataset, name, cache_dir=cache_dir)
     _require_same_encoder(own, found, notes)
     return found
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,13 +71,9 @@ class Opened:
         """Open and join three feature sets of a dataset."""
         key = (dataset, image, text, reference)
         if key not in self._joined:
-            image_set, text_set = (
-                open_feature_set(dataset, name, cache_dir=self.cache_dir) for name in (image, text)
-            )
-            target = (
-                None if reference is None else open_feature_set(dataset, reference, cache_dir=self.cache_dir)
-            )
-            self._joined[key] = join(image_set, text_set, target)
+            opened = partial(open_feature_set, dataset, cache_dir=self.cache_dir)
+            target = None if reference is None else opened(reference)
+            self._joined[key] = join(opened(image), opened(text), target)
         return self._joined[key]
 
     def inputs(self, joined: PairedFeatures, splits: Splits, *, device: torch.device, where: Where) -> Inputs:

@@ -100,12 +100,8 @@ def main() -> None:
             trials = trials_of(sweep(config, cache_dir=cache_dir))
             wall = time.perf_counter() - start
             assert len(trials) == n, [trial.error for trial in trials]
-            records = [
-                r
-                for t in trials
-                for r in find_run(str(t.run), cache_dir=cache_dir).records()
-                if r["kind"] == "epoch"
-            ]
+            runs = [find_run(str(trial.run), cache_dir=cache_dir) for trial in trials]
+            records = [record for run in runs for record in run.records() if record["kind"] == "epoch"]
             lanes = 1 if on_gpu or (given.together or 1) > 1 else min(n, given.jobs or processors())
             steps = sum(record["train_s"] for record in records) / lanes
             spent = sum(trial.duration_s for trial in trials) / lanes
