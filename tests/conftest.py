@@ -4,6 +4,7 @@ The package that is tested is the installed one: a wheel or, after ``pip install
 """
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Processes that tests start must not import what lies in their working folder, the tree.
 os.environ["PYTHONSAFEPATH"] = "1"
+# A shell lets its background jobs ignore Ctrl-C, and what they start inherits it: tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

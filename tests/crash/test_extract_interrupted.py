@@ -18,11 +18,6 @@ def finish(cache_dir: Path) -> dict[str, bytes]:
     return published_bytes(cache_dir)
 
 
-def hear_interrupts() -> None:
-    """Undo that a shell lets its background jobs, this test among them, ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The bytes of an extraction that nothing interrupted."""
@@ -40,7 +35,6 @@ def test_an_interrupted_extraction_says_how_to_go_on_and_goes_on_to_the_same_byt
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=hear_interrupts,
     )
     while process.poll() is None and n_shards(cache_dir) == 0:
         time.sleep(0.002)

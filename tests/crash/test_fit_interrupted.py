@@ -18,7 +18,6 @@ from align_cache.errors import BusyError
 from align_cache.lock import holding
 from align_cache.results import Run, find_run
 from align_cache.training.fitting import fit, resume_fit
-from tests.crash.test_extract_interrupted import hear_interrupts
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import toy, without_durations
 
@@ -45,7 +44,6 @@ def test_an_interrupted_fit_resumes_to_the_result_of_an_uninterrupted_one(
         [sys.executable, "-m", "align_cache", *command],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=hear_interrupts,
     )
     while process.poll() is None and not list(cache_dir.glob("runs/*/checkpoints/adapters-0003.*")):
         time.sleep(0.002)

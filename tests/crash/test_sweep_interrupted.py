@@ -14,7 +14,6 @@ import tomli_w
 from align_cache.config import flag_layer
 from align_cache.results import find_run
 from align_cache.sweeps.records import trials_of
-from tests.crash.test_extract_interrupted import hear_interrupts
 from tests.unit.stored import paired_sets
 from tests.unit.test_fit import TOY
 
@@ -74,7 +73,6 @@ def test_a_sweep_that_is_stopped_leaves_no_process_and_goes_on(
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=hear_interrupts,
     )
     wait_until(lambda: (folder / "trials.jsonl").exists())
     workers = children_of(process.pid)

@@ -52,7 +52,10 @@ def look_at_the_page() -> None:
         assert connection.getresponse().status == 200
         connection.close()
         process.send_signal(signal.SIGINT)
-    assert process.returncode == 0
+        try:
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.usefixtures("collection")

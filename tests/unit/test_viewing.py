@@ -496,7 +496,10 @@ def test_the_command_prints_its_address_answers_and_ends_with_ctrl_c(drawn: tupl
             connection.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
             assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        try:
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
         assert process.returncode == 0
         assert errors.splitlines()[-1] == "note: closed"
         assert "Traceback" not in errors
