@@ -40,9 +40,9 @@ def tsne(
     as_json: Json = False,
 ) -> None:
     """Lay image–caption pairs out by t-SNE: images red, captions blue, each pair joined by a line."""
-    from align_cache.judging.plotting import PERPLEXITIES, plot_tsne
     from align_cache.results import find_run
     from align_cache.terminal.console import progress
+    from align_cache.use.plotting import PERPLEXITIES, plot_tsne
 
     with progress(None, "laying out", "pictures") as bar:
         record = plot_tsne(

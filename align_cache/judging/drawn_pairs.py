@@ -12,11 +12,11 @@ from align_cache.errors import RunError, UsageError
 from align_cache.judging.run_features import choose_split, one_model, open_run_features
 from align_cache.pairing.embedding import embed_pairs, embedding_views, feature_views, open_inputs
 from align_cache.pairing.pairs import PairedFeatures, Pairs, Rows
-from align_cache.reporting.records import read_run
-from align_cache.reporting.space import load_snapshot
 from align_cache.results import Run
+from align_cache.run_records import read_run
 from align_cache.runtime import resolve_device
 from align_cache.settings import fit_config
+from align_cache.snapshots import load_snapshot
 
 SpaceName: TypeAlias = Literal["embeddings", "features"]
 

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from align_cache.reporting.records import RunRecords, dig, read_run
-from align_cache.reporting.tables import DIRECTIONS, RECALLS, SIMILARITY
 from align_cache.results import Record, Run
+from align_cache.run_records import DIRECTIONS, RECALLS, SIMILARITY, RunRecords, dig, read_run
 
 _FEATURE_SETTINGS = {
     "image": "data.image_encoder",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from align_cache.files import publish_text
-from align_cache.reporting.records import RunRecords, read_run
+from align_cache.run_records import RunRecords, read_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,17 +15,9 @@ from align_cache.reporting.comparison_words import (
     where,
     words,
 )
-from align_cache.reporting.tables import (
-    DIRECTIONS,
-    HYPOTHESES,
-    METRICS,
-    PAIRS,
-    RECALLS,
-    SHORT_PAIRS,
-    SPACES,
-    Table,
-)
+from align_cache.reporting.tables import HYPOTHESES, METRICS, PAIRS, SHORT_PAIRS, SPACES, Table
 from align_cache.reporting.wording import NOT_MEASURED, count, p_value
+from align_cache.run_records import DIRECTIONS, RECALLS
 
 _MARGIN_NOTE = "supported: runs whose own 95% interval over items lies above zero"
 _SETTINGS_WIDTH = 56

@@ -12,9 +12,9 @@ from align_cache.judging.comparison import Comparison, Group
 from align_cache.judging.judged_run import JudgedRun
 from align_cache.reporting import style
 from align_cache.reporting.comparison_words import untrained_key
-from align_cache.reporting.records import dig
-from align_cache.reporting.tables import DIRECTIONS, PAIRS, metric_title
+from align_cache.reporting.tables import PAIRS, metric_title
 from align_cache.reporting.wording import count
+from align_cache.run_records import DIRECTIONS, dig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,9 @@ from __future__ import annotations
 from textwrap import wrap
 
 from align_cache.judging.comparison import Comparison, Spread
-from align_cache.reporting.tables import DIRECTIONS, METRICS, PAIRS, PARAMETERS
+from align_cache.reporting.tables import METRICS, PAIRS, PARAMETERS
 from align_cache.reporting.wording import NOT_MEASURED, count, number
+from align_cache.run_records import DIRECTIONS
 
 TRAINING = {
     "val_loss": "val loss",

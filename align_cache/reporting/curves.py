@@ -7,8 +7,8 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from align_cache.reporting import style
-from align_cache.reporting.records import RunRecords, dig
-from align_cache.reporting.tables import DIRECTIONS, PAIRS, RECALLS, Record, chance_recall, metric_title
+from align_cache.reporting.tables import PAIRS, Record, chance_recall, metric_title
+from align_cache.run_records import DIRECTIONS, RECALLS, RunRecords, dig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from align_cache.reporting.records import dig
 from align_cache.reporting.tables import (
     HYPOTHESES,
     METRICS,
@@ -19,6 +18,7 @@ from align_cache.reporting.tables import (
 )
 from align_cache.reporting.wording import NOT_MEASURED, count, interval, number, p_value, text
 from align_cache.reporting.zero_shot import zero_shot_tables
+from align_cache.run_records import dig
 
 
 def evaluation_tables(record: Record) -> list[Table]:

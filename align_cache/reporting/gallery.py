@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from html import escape
 
 from align_cache.reporting import html
-from align_cache.reporting.records import RunRecords, dig
 from align_cache.reporting.tables import Record
 from align_cache.reporting.wording import count, number, text
+from align_cache.run_records import RunRecords, dig
 
 # What is embedded comes from a file of the run folder: nothing but a small picture is let through.
 _PICTURE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/]+=*")

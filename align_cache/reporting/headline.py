@@ -6,17 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from align_cache.reporting import prose
-from align_cache.reporting.records import RunRecords, dig
-from align_cache.reporting.tables import (
-    DIRECTIONS,
-    HYPOTHESES,
-    METRICS,
-    Record,
-    chance_recall,
-    metric_title,
-    probe_title,
-)
+from align_cache.reporting.tables import HYPOTHESES, METRICS, Record, chance_recall, metric_title, probe_title
 from align_cache.reporting.wording import NOT_MEASURED, count, interval, number, percent, percents, text
+from align_cache.run_records import DIRECTIONS, RunRecords, dig
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from align_cache.reporting import style
-from align_cache.reporting.records import RunRecords, dig
 from align_cache.reporting.tables import PAIRS, Record, metric_title
+from align_cache.run_records import RunRecords, dig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from align_cache.reporting import style
-from align_cache.reporting.records import RunRecords, dig
 from align_cache.reporting.tables import HYPOTHESES, METRICS, SPACES, Record, metric_title
 from align_cache.reporting.wording import interval, number
+from align_cache.run_records import RunRecords, dig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

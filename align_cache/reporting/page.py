@@ -13,7 +13,6 @@ from align_cache.reporting.evaluation_tables import calibrated_table, hypothesis
 from align_cache.reporting.explorer import explorer
 from align_cache.reporting.gallery import gallery
 from align_cache.reporting.headline import story, tiles, warnings
-from align_cache.reporting.records import RunRecords, dig
 from align_cache.reporting.run_table import run_table
 from align_cache.reporting.space import Space
 from align_cache.reporting.stress_tables import stress_tables
@@ -28,6 +27,7 @@ from align_cache.reporting.training_table import training_table
 from align_cache.reporting.tsne_snapshots import TSNE_FILE_HEAD
 from align_cache.reporting.wording import NOT_MEASURED, text
 from align_cache.reporting.zero_shot import zero_shot_tables
+from align_cache.run_records import RunRecords, dig
 
 _OPEN_ROWS = 8
 """The margins of two metrics; more of them, which the figure shows already, stand behind a line."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from align_cache.reporting.tables import SIMILARITY, Record, Table
+from align_cache.reporting.tables import Record, Table
 from align_cache.reporting.wording import number, percent
+from align_cache.run_records import SIMILARITY
 
 _NEAREST = {
     "own_pair": "nearest point is the pair's other half",

@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from align_cache.reporting import style
-from align_cache.reporting.records import RunRecords, dig
 from align_cache.reporting.tables import Record, probe_title
+from align_cache.run_records import RunRecords, dig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from align_cache.reporting.records import dig
-from align_cache.reporting.tables import DIRECTIONS, Record, Table
+from align_cache.reporting.tables import Record, Table
 from align_cache.reporting.wording import percent
+from align_cache.run_records import DIRECTIONS, dig
 
 
 def list_table(entries: Sequence[Record]) -> Table:

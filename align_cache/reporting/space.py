@@ -9,11 +9,11 @@ epoch, which changes none of its distances.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from align_cache.errors import RunError
-from align_cache.reporting.records import RunRecords
+from align_cache.run_records import RunRecords
+from align_cache.snapshots import EMBEDDED, load_snapshot
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 COMPONENTS = 3
 BASIS_SNAPSHOTS = 12
 """How many snapshots, evenly spread, the basis is fitted on: more change nothing that can be seen."""
-_EMBEDDED = ("image", "text", "aligned")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def project(run: RunRecords) -> Space | None:
         )
     mean, axes, explained = _basis(snapshots)
     points: dict[int, dict[str, Matrix]] = {
-        epoch: {name: _rounded((rows[name] - mean) @ axes) for name in _EMBEDDED if name in rows}
+        epoch: {name: _rounded((rows[name] - mean) @ axes) for name in EMBEDDED if name in rows}
         for epoch, rows in snapshots.items()
     }
     _add_reference(points, snapshots)
@@ -78,40 +77,13 @@ def _rounded(coordinates: Matrix) -> Matrix:
     return coordinates.round(6)
 
 
-def load_snapshot(path: Path) -> dict[str, Matrix]:
-    """Read one snapshot: float64 rows by modality, image and text at least.
-
-    Raises
-    ------
-    RunError
-        If it cannot be read, or its arrays do not fit each other.
-    """
-    from zipfile import BadZipFile
-
-    import numpy as np
-
-    names = (*_EMBEDDED, "reference")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            rows = {name: arrays[name].astype(np.float64) for name in names if name in arrays}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise RunError(f"{path} cannot be read: {error}", hint="run align-cache fit again") from None
-    shapes = {rows[name].shape for name in _EMBEDDED if name in rows}
-    shapes |= {(len(rows["reference"]), *shape[1:]) for shape in shapes if "reference" in rows}
-    if not {"image", "text"} <= rows.keys() or len(shapes) != 1:
-        raise RunError(
-            f"{path}: expected as many image, text, aligned and reference rows, found {sorted(shapes)}"
-        )
-    return rows
-
-
 def _basis(snapshots: dict[int, dict[str, Matrix]]) -> tuple[Matrix, Matrix, tuple[float, ...]]:
     """Return mean (D,), axes (D, 3) and shares of variance of evenly chosen snapshots pooled."""
     import numpy as np
 
     chosen = thin(list(snapshots), BASIS_SNAPSHOTS)
     pooled = np.concatenate(
-        [snapshots[epoch][name] for epoch in chosen for name in _EMBEDDED if name in snapshots[epoch]]
+        [snapshots[epoch][name] for epoch in chosen for name in EMBEDDED if name in snapshots[epoch]]
     )
     mean = pooled.mean(axis=0)
     return mean, *principal_axes(pooled - mean)

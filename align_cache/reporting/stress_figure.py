@@ -12,10 +12,10 @@ from align_cache.judging.comparison import Spread
 from align_cache.judging.stress_comparison import StressComparison, StressGroup
 from align_cache.judging.stress_record import Place
 from align_cache.reporting import style
-from align_cache.reporting.records import Record
 from align_cache.reporting.stress_tables import group_labels, level_label, noise_title
-from align_cache.reporting.tables import DIRECTIONS, chance_recall, where
+from align_cache.reporting.tables import chance_recall, where
 from align_cache.results import Run
+from align_cache.run_records import DIRECTIONS, Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,9 +6,9 @@ from align_cache.judging.comparison import Spread
 from align_cache.judging.stress_comparison import StressComparison
 from align_cache.judging.stress_record import Place, curves
 from align_cache.reporting.comparison_words import setting
-from align_cache.reporting.records import Record
-from align_cache.reporting.tables import DIRECTIONS, RECALLS, Table, chance_recall, where
+from align_cache.reporting.tables import Table, chance_recall, where
 from align_cache.reporting.wording import percent, percents
+from align_cache.run_records import DIRECTIONS, RECALLS, Record
 
 
 def stress_tables(record: Record) -> list[Table]:

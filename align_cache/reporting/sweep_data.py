@@ -16,9 +16,9 @@ from typing import Any
 
 from align_cache.config import dotted
 from align_cache.errors import RunError
-from align_cache.reporting.records import dig
-from align_cache.reporting.tables import DIRECTIONS, RECALLS, Record, chance_recall
+from align_cache.reporting.tables import Record, chance_recall
 from align_cache.results import Run, list_runs
+from align_cache.run_records import DIRECTIONS, RECALLS, dig
 from align_cache.sweeps.records import RankBy, TrialRecord, measured_at, ranked, trials_of
 
 _NOT_TRIED = ("seed", "device")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from align_cache.reporting.records import dig
 from align_cache.reporting.sweep_data import SweepData, Tried
 from align_cache.reporting.wording import NOT_MEASURED, count
+from align_cache.run_records import dig
 from align_cache.sweeps.records import RankBy
 
 

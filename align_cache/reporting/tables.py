@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from align_cache.reporting.records import Record as Record
-from align_cache.reporting.records import dig
 from align_cache.reporting.wording import (
     NOT_MEASURED,
     count,
@@ -19,6 +17,8 @@ from align_cache.reporting.wording import (
     plus_minus,
     text,
 )
+from align_cache.run_records import DIRECTIONS, RECALLS, SIMILARITY, dig
+from align_cache.run_records import Record as Record
 
 SPACES = ("features", "embeddings")
 PAIRS = {
@@ -46,7 +46,6 @@ METRICS = {
 }
 PARAMETERS = {"cka": "CKA unbiased", "cka_rbf": "RBF CKA biased, σ = 1", "svcca": "SVCCA of 10 directions"}
 """What a metric's value depends on beside N and k."""
-DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 HYPOTHESES = {"h1": "aligned > mean of image and text", "h2": "aligned > best of image and text"}
 DISTRIBUTION = {
     "variance_difference": "variance difference to the reference",
@@ -55,11 +54,6 @@ DISTRIBUTION = {
     "modality_gap": "modality gap",
     "mean_norm": "mean norm before normalising",
 }
-SIMILARITY = {
-    "matched": "cosine similarity, matched pairs",
-    "unmatched": "cosine similarity, unmatched pairs",
-}
-RECALLS = (1, 5, 10)
 PROBE_HEADS = {"linear": "Linear", "mlp": "Hidden-layer", "ridge": "Ridge", "knn": "k-NN"}
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from align_cache.reporting.records import RunRecords, dig
 from align_cache.reporting.tables import Table
 from align_cache.reporting.wording import count, number, text
+from align_cache.run_records import RunRecords, dig
 
 
 def training_table(run: RunRecords) -> Table:

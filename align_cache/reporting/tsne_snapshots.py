@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from align_cache.errors import RunError
 from align_cache.reporting import style
 from align_cache.reporting.mixing import mixing
-from align_cache.reporting.records import RunRecords
-from align_cache.reporting.space import load_snapshot
 from align_cache.reporting.tsne import check_perplexities, draw_pairs, lay_out, tsne_legend
+from align_cache.run_records import RunRecords
+from align_cache.snapshots import load_snapshot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from align_cache.reporting.records import dig
 from align_cache.reporting.tables import SPACES, Record, Table
 from align_cache.reporting.wording import count, percent, percents
+from align_cache.run_records import dig
 
 _SHOWN_CLASSES = 20
 """Of more classes, the half of these that is told worst and the half that is told best are shown."""

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from align_cache.errors import AlignCacheError
 from align_cache.judging.judged_run import list_entry
 from align_cache.reporting.headline import warnings
-from align_cache.reporting.records import dig, read_run
 from align_cache.reporting.run_list import list_cells
-from align_cache.reporting.tables import DIRECTIONS, RECALLS
 from align_cache.results import Record, Run
+from align_cache.run_records import DIRECTIONS, RECALLS, dig, read_run
 
 SHOWN = 200
 """Newest runs in the table; a sweep leaves thousands."""

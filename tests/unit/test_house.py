@@ -13,7 +13,7 @@ PACKAGE = Path(align_cache.__file__).parent
 
 BASE = {
     *("_version", "errors", "files", "lock", "runtime", "progress", "config", "results", "splits"),
-    *("settings", "shares", "ray_cluster"),
+    *("run_records", "snapshots", "settings", "shares", "ray_cluster"),
 }
 """What any room may use."""
 MAY_IMPORT = {
@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "training": {"adapters", "closed_form", "losses", "metrics", "pairing", "probes", "store"},
     "sweeps": {"training"},
     # Stage 3
-    "judging": {"adapters", "corruption", "metrics", "pairing", "probes", "reporting", "store"},
+    "judging": {"adapters", "corruption", "metrics", "pairing", "probes", "store"},
     "reporting": {"judging", "studies", "sweeps"},
 }
 """Beyond the base; rooms that are not named stand on top and may use all of these, and none of them those."""

@@ -22,8 +22,8 @@ from align_cache.pairing.embedding import Batch
 from align_cache.reporting import style
 from align_cache.reporting.curves import weight_curves
 from align_cache.reporting.page import render
-from align_cache.reporting.records import read_run
 from align_cache.results import Run
+from align_cache.run_records import read_run
 from align_cache.settings import LossSettings, fit_config
 from align_cache.training.fitting import fit, resume_fit
 from align_cache.training.member import Member

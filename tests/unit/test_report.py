@@ -22,12 +22,12 @@ from align_cache.reporting.gallery import gallery
 from align_cache.reporting.heatmap import alignment_heatmap
 from align_cache.reporting.margins import margin_intervals
 from align_cache.reporting.page import render
-from align_cache.reporting.records import read_run
 from align_cache.reporting.space import project, thin
 from align_cache.reporting.tables import Table, chance_recall
 from align_cache.reporting.training_table import training_table
 from align_cache.reporting.tsne_snapshots import PAIRS, chosen_perplexities, first_and_last_figure
 from align_cache.reporting.wording import NOT_MEASURED, number, p_value
+from align_cache.run_records import read_run
 
 EPOCHS, ROWS, DIM = 3, 24, 16
 HOSTILE = "<script>alert('x')</script>&\""

@@ -13,6 +13,14 @@ from align_cache.results import Run
 Record: TypeAlias = Mapping[str, Any]
 """One JSON object of a run folder."""
 
+DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
+RECALLS = (1, 5, 10)
+SIMILARITY = {
+    "matched": "cosine similarity, matched pairs",
+    "unmatched": "cosine similarity, unmatched pairs",
+}
+"""Keys of what is measured of a run, and their names for people."""
+
 
 @dataclass(frozen=True)
 class RunRecords:
