@@ -144,7 +144,8 @@ def _new_folder(parent: Path, head: str) -> Path:
 def list_runs(cache_dir: Path) -> list[Run]:
     """List the runs that were started from this cache and still exist, oldest first."""
     index = _index(cache_dir)
-    folders = [index.parent.resolve() / entry["path"] for entry in read_lines(index)]
+    home = index.parent.resolve()
+    folders = [home / entry["path"] for entry in read_lines(index)]
     return [Run(folder) for folder in dict.fromkeys(folders) if (folder / "run.json").is_file()]
 
 

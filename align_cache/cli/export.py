@@ -31,11 +31,14 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a run's adapters or embeddings in a format that other programs read."""
-    from align_cache.exporting import export as run_export
+    from align_cache.results import find_run
     from align_cache.terminal.console import progress
 
+    found = find_run(run, cache_dir=cache_dir)
+    from align_cache.exporting import export as run_export
+
     record = run_export(
-        run,
+        found,
         to=to,
         out=out,
         cache_dir=cache_dir,

@@ -68,7 +68,6 @@ def evaluate(
         *("checkpoint", "split", "limit", "k", "permutations", "seed", "device"),
     )
     from align_cache.config import flag_layer, resolve
-    from align_cache.judging.evaluation import evaluate as run_evaluate
     from align_cache.results import find_run
     from align_cache.settings import EvalConfig
     from align_cache.terminal.console import progress
@@ -77,6 +76,8 @@ def evaluate(
     flags |= {"metrics": metric or None, "probe_heads": probe_head or None}
     settings = resolve(EvalConfig, [flag_layer(flags)])
     judged = find_run(run, cache_dir=cache_dir)
+    from align_cache.judging.evaluation import evaluate as run_evaluate
+
     with progress(None, "measuring", "steps") as bar:
         record = run_evaluate(
             judged, settings, cache_dir=cache_dir, on_stage=print_note, on_progress=bar.update

@@ -94,8 +94,6 @@ def fit(
     flags = {key: given[name] for name, key in names.items()}
     from align_cache.errors import UsageError
     from align_cache.settings import fit_config
-    from align_cache.training.fitting import fit as run_fit
-    from align_cache.training.fitting import resume_fit
 
     show = _EpochLines()
     if resume is not None:
@@ -103,9 +101,13 @@ def fit(
             raise UsageError(
                 "--resume continues with the run's own settings; nothing else can be set with it"
             )
+        from align_cache.training.fitting import resume_fit
+
         run = resume_fit(resume, cache_dir=cache_dir, on_record=show, on_note=print_note)
     else:
         settings = fit_config(file=config, assignments=tuple(assignments or ()), flags=flags)
+        from align_cache.training.fitting import fit as run_fit
+
         command = shlex.join(["align-cache", *sys.argv[1:]])
         run = run_fit(settings, cache_dir=cache_dir, on_record=show, on_note=print_note, command=command)
     if figures:

@@ -55,15 +55,15 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the images or captions of a cached dataset that are nearest to sentences or images."""
-    from align_cache.use.image_files import is_image_file
+    from align_cache.use.image_files import image_or_sentence
+
+    asked = [*map(image_or_sentence, queries or ()), *(image or ())]
+    opened = _open_model(run, model, checkpoint, device, cache_dir)
     from align_cache.use.searching import search as run_search
 
-    asked: list[str | Path] = [
-        Path(query) if is_image_file(Path(query)) else query for query in queries or ()
-    ]
     found = run_search(
-        _open_model(run, model, checkpoint, device, cache_dir),
-        [*asked, *(image or ())],
+        opened,
+        asked,
         cache_dir=cache_dir,
         dataset=dataset,
         split=split,
@@ -111,11 +111,14 @@ def embed(
     """Write the embeddings of images and sentences, in the space of a run, to an .npz file."""
     from align_cache.terminal.console import progress
     from align_cache.use.embedding_file import check_target, embed_to_file
+    from align_cache.use.image_files import image_files
 
     check_target(out, overwrite=overwrite)
-    files, skipped = _images(images or [], on_error)
+    files = image_files(images or [])
+    opened = _open_model(run, model, checkpoint, device, cache_dir)
+    files, skipped = _readable(files, on_error)
     written = embed_to_file(
-        _open_model(run, model, checkpoint, device, cache_dir),
+        opened,
         out,
         images=files,
         texts=[*(text or ()), *(_lines(texts) if texts is not None else ())],
@@ -156,12 +159,12 @@ def zero_shot(
     """Say which of some classes an image is of, by their names alone; nothing is trained."""
     from align_cache.sources.prompts import PHOTO_TEMPLATES
     from align_cache.terminal.console import progress
-    from align_cache.use.image_files import is_file
-    from align_cache.use.use_tables import choice_note, choice_record, choice_table
+    from align_cache.use.image_files import image_files, is_file
 
     names = _lines(Path(classes)) if is_file(Path(classes)) else classes.split(",")
-    files, skipped = _images(images, on_error)
+    files = image_files(images)
     opened = _open_model(run, model, checkpoint, device, cache_dir)
+    files, skipped = _readable(files, on_error)
     found = opened.zero_shot(
         files,
         names,
@@ -170,6 +173,8 @@ def zero_shot(
         batch_size=batch_size,
         progress=progress,
     )
+    from align_cache.use.use_tables import choice_note, choice_record, choice_table
+
     record = choice_record(opened, files, found, skipped=skipped)
     if as_json:
         typer.echo(json.dumps(record, indent=2))
@@ -187,24 +192,25 @@ def _open_model(
 ) -> "AlignedModel":  # fmt: skip
     """Open what is to be used: a saved model where one is named, else a run."""
     from align_cache.errors import UsageError
+    from align_cache.results import find_run
+
+    if folder is not None and (run is not None or checkpoint is not None):
+        raise UsageError("--model is a model by itself: --run and --checkpoint are of runs")
+    found = find_run(run or "latest", cache_dir=cache_dir) if folder is None else None
     from align_cache.use.model import AlignedModel
 
     on: Any = device or "auto"  # checked where it is resolved
-    if folder is None:
-        return AlignedModel.from_run(
-            run or "latest", cache_dir=cache_dir, checkpoint=checkpoint or "best", device=on
-        )
-    if run is not None or checkpoint is not None:
-        raise UsageError("--model is a model by itself: --run and --checkpoint are of runs")
+    if found is not None:
+        return AlignedModel.from_run(found, cache_dir=cache_dir, checkpoint=checkpoint or "best", device=on)
+    assert folder is not None  # or a run was found
     return AlignedModel.from_pretrained(folder, device=on)
 
 
-def _images(named: list[Path], on_error: str) -> "tuple[list[Path], list[Unreadable]]":
-    """Find the image files, and where ``skip`` asks for it those that can be read; say which cannot."""
+def _readable(files: list[Path], on_error: str) -> "tuple[list[Path], list[Unreadable]]":
+    """Keep, where ``skip`` asks for it, the image files that can be read; say which cannot."""
     from align_cache.errors import SourceError
-    from align_cache.use.image_files import image_files, readable
+    from align_cache.use.image_files import readable
 
-    files = image_files(named)
     if on_error == "fail":
         return files, []
     good, bad = readable(files)
@@ -219,4 +225,5 @@ def _lines(file: Path) -> list[str]:
     """Read a text file of one thing a line; empty lines are passed over."""
     from align_cache.sources.annotations import read_text
 
-    return [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    # Not splitlines(): a sentence may hold a form feed or a line separator of its own.
+    return [line.strip() for line in read_text(file).split("\n") if line.strip()]

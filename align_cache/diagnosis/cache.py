@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align_cache.diagnosis.problems import Problem
+from align_cache.errors import CacheError
 from align_cache.lock import holder_of
 from align_cache.progress import Progress
 from align_cache.store import find
-from align_cache.store.catalog import set_folders
+from align_cache.store.catalog import StoredSet, set_folders
 from align_cache.store.layout import MANIFEST_NAME
-from align_cache.store.manifest import Manifest
 from align_cache.store.verify import Finding, verify
 
 _LITTLE_BYTES = 1_000_000_000
 """Free space below which the next extraction may well fill the disk."""
 _HOLDERS = ("features/*/*", "runs/*/training", "sweeps/*/sweep", "studies/*/study")
 _SHOWN_FINDINGS = 3
+_ANOTHER = "choose another folder with --cache-dir or ALIGN_CACHE_DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,14 @@ def look_at_cache(cache_dir: Path, *, deep: bool, progress: Progress) -> tuple[C
         Whether to read every byte; otherwise manifests, sizes and the structure of every file.
     progress : callable
         Makes the bar over the feature sets.
+
+    Raises
+    ------
+    CacheError
+        If it is no folder.
     """
+    if cache_dir.exists() and not cache_dir.is_dir():
+        raise CacheError(f"{cache_dir} is a file, expected a folder", hint=_ANOTHER)
     stored = find(cache_dir)
     held = dict(_held(cache_dir))
     findings = _findings(set_folders(cache_dir), deep=deep, progress=progress)
@@ -67,11 +75,11 @@ def look_at_cache(cache_dir: Path, *, deep: bool, progress: Progress) -> tuple[C
         unfinished=sum(not (folder / MANIFEST_NAME).exists() for folder in set_folders(cache_dir)),
         held=tuple(f"{folder.relative_to(cache_dir)}: {holder}" for folder, holder in held.items()),
     )
-    manifests = {each.folder: each.manifest for each in stored}
+    finished = {each.folder: each for each in stored}
     problems = [*_disk_problems(cache)]
     for folder, found in findings.items():
         problems += _set_problems(
-            folder, found, manifests.get(folder), held=folder in held, cache_dir=cache_dir
+            folder, found, finished.get(folder), held=folder in held, cache_dir=cache_dir
         )
     return cache, tuple(problems)
 
@@ -103,7 +111,7 @@ def _disk_problems(cache: Cache) -> Iterator[Problem]:
     if not cache.writable:
         yield Problem(
             f"{cache.folder} cannot be written to",
-            "allow it, or choose another folder with --cache-dir or ALIGN_CACHE_DIR",
+            f"allow it, or {_ANOTHER}",
             broken=cache.exists,
         )
     if cache.free_bytes < _LITTLE_BYTES:
@@ -115,7 +123,7 @@ def _disk_problems(cache: Cache) -> Iterator[Problem]:
 
 
 def _set_problems(
-    folder: Path, findings: Sequence[Finding], manifest: Manifest | None, *, held: bool, cache_dir: Path
+    folder: Path, findings: Sequence[Finding], stored: StoredSet | None, *, held: bool, cache_dir: Path
 ) -> Iterator[Problem]:
     """Give one problem for what is damaged in a feature set, and one for what is left over in it."""
     by_kind = defaultdict(list)
@@ -124,7 +132,7 @@ def _set_problems(
     name = f"{folder.parent.name}/{folder.name}"
     remove = f"align-cache cache rm {shlex.quote(name)}{cache_option(cache_dir)}"
     if damage := by_kind["damage"]:
-        again = f"{_made_by(folder, manifest)}{cache_option(cache_dir)}"
+        again = f"{_made_by(folder, stored)}{cache_option(cache_dir)}"
         mend = f"{again}, with the options it was made with, makes what is damaged anew; or: {remove}"
         mend = next((finding.hint for finding in damage if finding.hint), mend)
         yield Problem(f"{name} is damaged: {_told(folder, damage)}", mend, broken=True)
@@ -133,14 +141,20 @@ def _set_problems(
         yield Problem(f"{name} holds what is left over: {_told(folder, left)}", mend, broken=False)
 
 
-def _made_by(folder: Path, manifest: Manifest | None) -> str:
+def _made_by(folder: Path, stored: StoredSet | None) -> str:
     """Return the head of the command that made a set, as far as what is left of it tells."""
-    if manifest is None:
+    if stored is None:
         return f"align-cache extract --dataset {shlex.quote(folder.parent.name)}"
-    imported = "imported" in manifest.identity["encoder"]
-    verb = f"import FILE --modality {manifest.modality}" if imported else "extract"
-    names = f"--dataset {shlex.quote(manifest.dataset)} --encoder {shlex.quote(manifest.encoder)}"
-    return f"align-cache {verb} {names}"
+    from align_cache.extraction.origin import recorded_origin
+
+    manifest = stored.manifest
+    dataset, encoder = ["--dataset", manifest.dataset], ["--encoder", manifest.encoder]
+    if "imported" in manifest.identity["encoder"]:
+        words = ["import", "FILE", "--modality", manifest.modality, *dataset, *encoder]
+    else:
+        origin = recorded_origin(stored)
+        words = ["extract", *(dataset if origin is None else origin.flags(manifest.dataset)), *encoder]
+    return f"align-cache {shlex.join(words)}"
 
 
 def _told(folder: Path, findings: Sequence[Finding]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from align_cache.diagnosis.packages import Extra, Package, look_at_packages
 from align_cache.diagnosis.problems import Problem
+from align_cache.errors import AlignCacheError
 from align_cache.progress import Progress, no_progress
 from align_cache.runtime import provenance
 
@@ -104,7 +105,8 @@ class _Look:
             seen, problems = section()
         except Exception as error:  # a broken package raises anything when it is imported
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            mend = "where a package is named: pip install --force-reinstall PACKAGE"
+            hint = error.hint if isinstance(error, AlignCacheError) else None
+            mend = hint or "where a package is named: pip install --force-reinstall PACKAGE"
             self.problems.append(Problem(f"{what} cannot be looked at: {reason}", mend, broken=True))
             return None
         self.problems += problems

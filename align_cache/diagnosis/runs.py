@@ -24,7 +24,8 @@ def look_at_runs(
     ----------
     cache_dir : Path
     deep : bool
-        Whether to read their logs and checkpoints too, not only ``run.json`` and ``config.toml``.
+        Whether to read their logs and put their adapters together too, beside ``run.json`` and
+        ``config.toml``.
     progress : callable
         Makes the bar over the runs.
 
@@ -58,12 +59,12 @@ def _status(run: Run, *, deep: bool) -> str:
     info = run.info()
     run.config()
     if deep:
-        from align_cache.adapters.checkpoint import load_adapters
+        from align_cache.adapters.run_adapters import load_pair
 
         run.records()
         run.results()
         if info.get("status") == "finished":
-            load_adapters(run.checkpoints, "best")
+            load_pair(run)
     status = str(info.get("status"))
     if status in ("running", "interrupted"):
         return "running" if holder_of(run.folder / "training") else "stopped"
@@ -91,4 +92,4 @@ def _left_over(runs: list[Run]) -> Iterator[Problem]:
         halves = sorted(run.folder.glob(f"**/.*{TEMPORARY_SUFFIX}"))
         if halves:
             files = " ".join(shlex.quote(str(path)) for path in halves)
-            yield Problem(f"{run.id} holds {len(halves)} half-written files", f"rm {files}", broken=False)
+            yield Problem(f"{run.id} holds {len(halves)} half-written files", f"rm -r {files}", broken=False)

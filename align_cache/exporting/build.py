@@ -25,7 +25,7 @@ from align_cache.store.layout import slug
 Format: TypeAlias = Literal["safetensors", "onnx", "npz", "parquet", "datasets", "faiss"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 RECORD_NAME = "export.json"
-"""What an export says of itself; a folder without it is never replaced."""
+"""What an export says of itself. A folder without it, or with more in it than it lists, is never replaced."""
 
 _OF_EMBEDDINGS = {
     "npz": write_npz,
@@ -150,12 +150,25 @@ def _check_free(folder: Path, *, overwrite: bool) -> None:
     """Refuse to write where something is; what is no export is never replaced."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not (folder / RECORD_NAME).is_file():
-        raise ExportError(f"{folder} holds something that align-cache export did not write",
+    if (foreign := _foreign(folder)) is not None:
+        raise ExportError(f"align-cache export did not write {foreign}: it is not replaced",
                           hint="--out names another place")  # fmt: skip
     if not overwrite:
         raise ExportError(f"{folder} is there already",
                           hint="--overwrite writes it again, --out names another place")  # fmt: skip
+
+
+def _foreign(folder: Path) -> Path | None:
+    """Return something there that no export wrote, as its record tells; None where there is nothing else."""
+    if not folder.is_dir():
+        return folder
+    try:
+        record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+        written = {RECORD_NAME, *(each["file"] for each in record["files"])}
+    except (OSError, ValueError, LookupError, TypeError):
+        return next(folder.iterdir())
+    there = (path for path in sorted(folder.rglob("*")) if not path.is_dir())
+    return next((path for path in there if path.relative_to(folder).as_posix() not in written), None)
 
 
 def _write_embeddings(

@@ -47,6 +47,11 @@ class Origin:
         """Whether it was neither on disk nor drawn."""
         return self.revision is not None
 
+    def flags(self, dataset: str) -> list[str]:
+        """Return the options of ``align-cache extract`` that read it again, as a dataset of that name."""
+        place = [] if self.data_dir is None else ["--data-dir", str(self.data_dir)]
+        return ["--dataset", self.name, *place, *([] if self.name == dataset else ["--name", dataset])]
+
     def open(self) -> Source:
         """Open it again, as :func:`~align_cache.sources.open_source` does."""
         return open_source(self.name, data_dir=self.data_dir, revision=self.revision, options=self.options)

@@ -23,10 +23,13 @@ class Tile:
 
 
 def tiles(run: RunRecords) -> list[Tile]:
-    """Return the headline numbers: retrieval, alignment with the reference, hypotheses, probe, zero-shot."""
+    """Return the headline numbers: retrieval, alignment with a reference, hypotheses, probe, zero-shot."""
     judged = run.judged
     classified = (*_probe(run.probe), *_zero_shot(judged))
-    return [*_retrieval(judged), _alignment(judged), *_verdicts(judged), *classified]
+    # Without a reference there is nothing to be like: three tiles that say "not measured" say nothing.
+    has_reference = dig(run.record, "reference", "encoder") is not None
+    compared = (_alignment(judged), *_verdicts(judged)) if has_reference else ()
+    return [*_retrieval(judged), *compared, *classified]
 
 
 def _retrieval(judged: Record) -> Iterator[Tile]:

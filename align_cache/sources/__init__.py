@@ -102,7 +102,9 @@ def _checked_origin(
     if len(origin) > 1:
         raise UsageError(f"{name}: --revision is of the hub's copy, and --data-dir names one on disk")
     if data_dir is not None and not data_dir.is_dir():
-        raise SourceError(f"{name}: {data_dir} is not a folder")
+        raise SourceError(
+            f"{name}: {data_dir} is not a folder", hint="--data-dir names the folder that holds the dataset"
+        )
     return origin
 
 

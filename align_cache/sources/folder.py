@@ -57,6 +57,12 @@ def open_folder(*, data_dir: Path | None = None) -> Source:
 
 def _open_tree(data_dir: Path) -> Source:
     names = image_names(FileTree(data_dir))
+    if not names:
+        wanted = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise SourceError(
+            f"folder: no images are listed for {data_dir}: it holds no {wanted} file",
+            hint="name the folder that holds them, or a table of them such as captions.csv",
+        )
     folders = {name: PurePosixPath(name).parts[:-1] for name in names}
     by_split = all(parts and canonical_split(parts[0]) in SPLITS for parts in folders.values())
     records, labels = {}, {}

@@ -32,7 +32,7 @@ def stored_tokens(ids: NDArray[Any], tokens: TokensIdentity, sample_ids: Sequenc
     expected = (len(sample_ids), tokens.max_length)
     if ids.shape != expected or ids.dtype != np.int32:
         raise ShapeError(f"token ids are {ids.dtype} {ids.shape}, expected int32 {expected}")
-    if (found := _first_problem(ids, tokens.vocabulary_size)) is not None:
+    if (found := first_problem(ids, tokens.vocabulary_size)) is not None:
         row, problem = found
         raise CacheError(f"sample {sample_ids[row]!r} {problem}")
     return ids.astype(FEATURE_DTYPES["int32"], order="C", copy=False)
@@ -48,13 +48,13 @@ def check_stored_tokens(shard: Shard, tokens: TokensIdentity) -> None:
     CorruptError
         Naming the file, the sample and what is wrong with it.
     """
-    if (found := _first_problem(shard.features, tokens.vocabulary_size)) is not None:
+    if (found := first_problem(shard.features, tokens.vocabulary_size)) is not None:
         row, problem = found
         sample = shard.columns["sample_id"][row].decode("utf-8", "replace")
         raise CorruptError(f"{shard.path}: sample {sample!r} {problem}")
 
 
-def _first_problem(ids: NDArray[Any], vocabulary_size: int) -> tuple[int, str] | None:
+def first_problem(ids: NDArray[Any], vocabulary_size: int) -> tuple[int, str] | None:
     """Find the first row that is not tokens and then padding; None where all are."""
     outside = (ids < 0) | (ids >= vocabulary_size)
     padded = ids == PAD_ID

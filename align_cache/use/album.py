@@ -9,7 +9,8 @@ from pathlib import Path
 
 from align_cache.sources.base import Source
 from align_cache.store import find
-from align_cache.use.pictures import recorded_pictures, thumbnails
+from align_cache.use.pictures import recorded_pictures
+from align_cache.use.small_pictures import thumbnails
 
 
 @dataclass(frozen=True)

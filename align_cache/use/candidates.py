@@ -21,6 +21,7 @@ from align_cache.splits import canonical_split
 from align_cache.store import FeatureSet, find
 from align_cache.store.catalog import StoredSet
 from align_cache.store.layout import differences
+from align_cache.store.manifest import Manifest
 
 if TYPE_CHECKING:
     from align_cache.use.known_encoder import KnownEncoder
@@ -86,17 +87,21 @@ def _choose(encoder: KnownEncoder, cache_dir: Path, dataset: str) -> tuple[Store
     same = [s for s in there if not differences(encoder.identity, s.manifest.identity["encoder"])]
     if same:
         return _best(encoder, same)
-    for stored in there:
-        manifest = stored.manifest
-        imported = encoder.request is None or manifest.identity["encoder"].get("imported")
-        if imported and (manifest.encoder, manifest.dim) == (encoder.name, encoder.dim):
-            taken = f"{manifest.name} is taken to be of the model's own {encoder.name}"
-            return stored, [f"{taken}: imported features do not say what made them"]
+    if alike := [stored for stored in there if _may_be_of(encoder, stored.manifest)]:
+        chosen, *others = sorted(alike, key=lambda stored: -stored.manifest.rows)
+        taken = f"{chosen.manifest.name} is taken to be of the model's own {encoder.name}"
+        return chosen, [f"{taken}: imported features do not say what made them", *_others(chosen, others)]
     raise CacheError(
         f"{dataset} has no features by the model's own {encoder.name} in {cache_dir}: "
         f"{_what_is_there(there, cache_dir)}",
         hint=_mending_command(encoder, cache_dir, dataset),
     )
+
+
+def _may_be_of(encoder: KnownEncoder, manifest: Manifest) -> bool:
+    """Say whether name and width are an encoder's, where one of both was imported and says no more."""
+    imported = encoder.request is None or manifest.identity["encoder"].get("imported", False)
+    return bool(imported) and (manifest.encoder, manifest.dim) == (encoder.name, encoder.dim)
 
 
 def _what_is_there(others: list[StoredSet], cache_dir: Path) -> str:
@@ -113,15 +118,18 @@ def _best(encoder: KnownEncoder, same: list[StoredSet]) -> tuple[StoredSet, list
         return _precision(stored) != encoder.precision, -stored.manifest.rows
 
     chosen, *others = sorted(same, key=order)  # find gives them by name, and the sort is stable
-    notes, name = [], chosen.manifest.name
+    notes = []
     if _precision(chosen) != encoder.precision:
-        notes.append(
-            f"{name} was computed in {_precision(chosen)}, the model's own features in {encoder.precision}"
-        )
-    if others:
-        notes.append(f"{name} is searched; by the same encoder there are also "
-                     f"{', '.join(stored.manifest.name for stored in others)}")  # fmt: skip
-    return chosen, notes
+        computed = f"{chosen.manifest.name} was computed in {_precision(chosen)}"
+        notes.append(f"{computed}, the model's own features in {encoder.precision}")
+    return chosen, [*notes, *_others(chosen, others)]
+
+
+def _others(chosen: StoredSet, others: list[StoredSet]) -> list[str]:
+    if not others:
+        return []
+    names = ", ".join(stored.manifest.name for stored in others)
+    return [f"{chosen.manifest.name} is searched; by the same encoder there are also {names}"]
 
 
 def _precision(stored: StoredSet) -> str | None:
@@ -174,8 +182,7 @@ def _source_flags(cache_dir: Path, dataset: str) -> list[str]:
     for stored in find(cache_dir, dataset=dataset):
         origin = recorded_origin(stored)
         if origin is not None:
-            place = [] if origin.data_dir is None else ["--data-dir", str(origin.data_dir)]
-            name = [] if origin.name == dataset else ["--name", dataset]
-            return ["--dataset", origin.name, *place, *name]
-    lies_somewhere = dataset not in SOURCES or takes_data_dir(dataset)
-    return ["--dataset", dataset, *(["--data-dir", "FOLDER"] if lies_somewhere else [])]
+            return origin.flags(dataset)
+    if dataset not in SOURCES:  # a name that somebody gave
+        return ["--dataset", "folder", "--data-dir", "FOLDER", "--name", dataset]
+    return ["--dataset", dataset, *(["--data-dir", "FOLDER"] if takes_data_dir(dataset) else [])]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from align_cache.adapters.pair import unit
 from align_cache.errors import NonFiniteError, UsageError
+from align_cache.pairing.embedding import BLOCK_ROWS
 from align_cache.sources.base import CaptionSample
-from align_cache.sources.prompts import class_prompts
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ClassChoice:
     """Which classes n pictures are nearest to, the nearest first."""
 
     names: tuple[str, ...]
-    """Of all classes, in the order in which they were given."""
+    """Of all classes, in the order in which they were given, without the spaces around them."""
     classes: NDArray[np.int64]
     """Places in ``names``, shape (n, k)."""
     probabilities: NDArray[np.float32]
@@ -31,18 +31,21 @@ class ClassChoice:
         return [self.names[place] for place in self.classes[:, 0]]
 
 
-def prompts_of(classes: Sequence[str], templates: Sequence[str]) -> tuple[CaptionSample, ...]:
-    """Put at least two classes, each of another name, into every template.
+def class_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of at least two classes, which have to read differently.
 
     Raises
     ------
     UsageError
-        Also for what is no template; see :func:`~align_cache.sources.prompts.class_prompts`.
     """
-    names = [name.strip() for name in classes]
-    if isinstance(classes, str) or len(names) < 2 or not all(names) or len(set(names)) < len(names):
-        raise UsageError(f"classes = {classes!r}, expected two or more names, none of them twice")
-    return class_prompts(names, templates)
+    names = tuple(name.strip() for name in classes)
+    read = {name.replace("_", " ") for name in names}  # as prompts have it
+    if isinstance(classes, str) or len(names) < 2 or not all(names) or len(read) < len(names):
+        raise UsageError(
+            f"classes = {classes!r}, expected two or more names, none of them twice",
+            hint="--classes dog,cat, or a text file with a name a line",
+        )
+    return names
 
 
 def class_embeddings(prompts: Sequence[CaptionSample], embeddings: Tensor) -> Tensor:
@@ -64,9 +67,18 @@ def class_embeddings(prompts: Sequence[CaptionSample], embeddings: Tensor) -> Te
 def choose(
     images: Tensor, heads: Tensor, names: Sequence[str], *, temperature: float, top: int
 ) -> ClassChoice:
-    """Rank classes (c, D) for unit-norm images (n, D); the first ``top`` of each are kept."""
-    probabilities = torch.softmax(images @ heads.T / temperature, dim=1)
-    kept = probabilities.topk(min(top, len(names)), dim=1)
-    return ClassChoice(
-        tuple(names), kept.indices.cpu().numpy().astype(np.int64), kept.values.float().cpu().numpy()
-    )
+    """Rank classes (c, D) for unit-norm images (n, D); the first ``top`` of each are kept.
+
+    Of equally near classes the earlier stands first.
+    """
+    parts = [
+        _nearest(block, heads, temperature=temperature, top=top) for block in torch.split(images, BLOCK_ROWS)
+    ]
+    places, shares = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
+    return ClassChoice(tuple(names), places.astype(np.int64), shares)
+
+
+def _nearest(images: Tensor, heads: Tensor, *, temperature: float, top: int) -> tuple[Tensor, Tensor]:
+    # By cosine: at a low temperature the probabilities of far classes are all zero.
+    cosines, places = (images @ heads.T).sort(dim=1, descending=True, stable=True)
+    return places[:, :top], torch.softmax(cosines / temperature, dim=1)[:, :top]

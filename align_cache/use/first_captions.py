@@ -11,7 +11,7 @@ from align_cache.store.matching import Ids
 
 
 class FirstCaptions:
-    """The words of a dataset's captions, taken from one of its text feature sets.
+    """The words of a dataset's captions, taken from its text feature set that has the most of them.
 
     Parameters
     ----------
@@ -22,12 +22,16 @@ class FirstCaptions:
     """
 
     def __init__(self, cache_dir: Path, dataset: str) -> None:
-        for stored in find(cache_dir, dataset=dataset):
-            if stored.manifest.modality == "text" and stored.manifest.noise is None:
-                features = FeatureSet.open(stored.folder)
-                if features.labels is None and features.encoded("text") is not None:  # no class prompts
-                    self._features: FeatureSet | None = features
-                    return
+        texts = [
+            stored
+            for stored in find(cache_dir, dataset=dataset)
+            if stored.manifest.modality == "text" and stored.manifest.noise is None
+        ]
+        for stored in sorted(texts, key=lambda stored: -stored.manifest.rows):
+            features = FeatureSet.open(stored.folder)
+            if features.labels is None and features.encoded("text") is not None:  # no class prompts
+                self._features: FeatureSet | None = features
+                return
         self._features = None
 
     def of(self, image_ids: Iterable[str]) -> dict[str, str]:

@@ -138,8 +138,9 @@ def _read(picture: object, name: str) -> ImageData:
     if isinstance(picture, str | PathLike):
         try:
             return Path(picture).read_bytes()
-        except OSError as error:
-            raise SampleError(f"{name}: the file cannot be read ({error.strerror})") from None
+        except (OSError, ValueError) as error:  # a path that holds NUL is a value that is none
+            reason = getattr(error, "strerror", None) or error
+            raise SampleError(f"{name}: the file cannot be read ({reason})") from None
     if isinstance(picture, bytes | np.ndarray):
         return picture
     kind = type(picture).__name__

@@ -9,10 +9,13 @@ from torch import Tensor
 
 from align_cache.errors import NonFiniteError, ShapeError
 from align_cache.store.columns import NORM_TOLERANCE
-from align_cache.store.layout import PAD_ID
+from align_cache.store.tokens import first_problem
 
 Features: TypeAlias = Tensor | ArrayLike
 """Rows (n, dim): floats of any width in bits, or whole numbers where they are token ids."""
+_TORCH_KNOWS = tuple(map(np.dtype, (np.float16, np.float32, np.float64, np.int32, np.int64)))
+_WIDEST = {"f": np.float64, "i": np.int64, "u": np.int64}
+"""What other numbers become: those without a sign, of the other byte order, of a width that torch has not."""
 
 
 def checked_features(features: Features, *, dim: int, name: str) -> Tensor:
@@ -47,16 +50,14 @@ def checked_ids(ids: Features, *, dim: int, vocabulary_size: int, name: str) -> 
     Raises
     ------
     ShapeError
-        If they are no whole numbers (n, dim), beyond the vocabulary, or a row begins with padding.
+        If they are no whole numbers (n, dim), or a row is not ids of the vocabulary and then padding.
     """
     rows = _as_tensor(ids, dim=dim, name=name)
     if rows.is_floating_point() or rows.dtype == torch.bool:
         raise ShapeError(f"{name} are of {rows.dtype}, expected the token ids that the text tower reads")
-    unknown = rows[(rows < 0) | (rows >= vocabulary_size)]
-    if len(unknown):
-        raise ShapeError(f"{name} hold {int(unknown[0])}, expected ids below {vocabulary_size:,}")
-    if (rows[:, 0] == PAD_ID).any():
-        raise ShapeError(f"row {int((rows[:, 0] == PAD_ID).int().argmax())} of {name} begins with padding")
+    if (found := first_problem(rows.cpu().numpy(), vocabulary_size)) is not None:
+        row, problem = found
+        raise ShapeError(f"row {row} of {name} {problem}")
     return rows.long()
 
 
@@ -73,9 +74,8 @@ def _as_tensor(values: Features, *, dim: int, name: str) -> Tensor:
         array = np.asarray(values)
         if array.dtype.kind not in "fiu":
             raise ShapeError(f"{name} are of {array.dtype}, expected numbers")
-        if array.dtype.kind == "u":
-            array = array.astype(np.int64)
-        values = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+        known = array.dtype if array.dtype in _TORCH_KNOWS else _WIDEST[array.dtype.kind]
+        values = torch.from_numpy(np.require(array, known, requirements=["C", "W"]))
     if values.ndim != 2 or values.shape[1] != dim:
         raise ShapeError(f"{name} have shape {tuple(values.shape)}, expected (n, {dim})")
     return values

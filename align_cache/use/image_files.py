@@ -17,15 +17,38 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-def is_image_file(path: Path) -> bool:
-    """Say whether a path is a file that is called like an image."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and is_file(path)
+def image_or_sentence(query: str) -> Path | str:
+    """Take what is called like an image and there as a path, and everything else as a sentence.
+
+    Raises
+    ------
+    SourceError
+        If the name of an image is one word and not there: a mistyped path says nothing as a sentence.
+    """
+    path = Path(query)
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return query
+    if is_file(path):
+        return path
+    if len(path.name.split()) > 1:
+        return query
+    raise SourceError(
+        f"{query} is called like an image, and there is no such file",
+        hint="name a file that is there, or a sentence that does not end like one",
+    )
 
 
 def is_file(path: Path) -> bool:
     """Say whether a path is a file; what is too long to be one, a sentence or a list, is none."""
     try:
         return path.is_file()
+    except OSError:
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
     except OSError:
         return False
 
@@ -40,16 +63,18 @@ def image_files(named: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in named:
-        if path.is_dir():
+        if is_file(path):
+            files.append(path)
+        elif _is_folder(path):
             names = image_names(tree := FileTree(path))
             if not names:
                 raise SourceError(f"{path} holds no image: no {', '.join(sorted(IMAGE_SUFFIXES))} file")
             tree.check_holds(str(path), names)
             files.extend(path / name for name in names)
-        elif path.is_file():
-            files.append(path)
         else:
-            raise SourceError(f"{path} is neither a file nor a folder")
+            raise SourceError(
+                f"{path} is neither a file nor a folder", hint="name images, or folders of them"
+            )
     return files
 
 

@@ -53,9 +53,7 @@ class KnownEncoder:
     @property
     def weights_path(self) -> Path | None:
         """Where its weights lie, if they are a file or folder of the user's own."""
-        if self.request is None or self.request.weights.partition(":")[0] in ("pretrained", "random"):
-            return None
-        return Path(self.request.weights).expanduser()
+        return None if self.request is None else _own_path(self.request.weights)
 
     @property
     def counted_from(self) -> str | None:
@@ -75,7 +73,8 @@ class KnownEncoder:
             return self
         request = self.required_request()
         if weights is not None:
-            request = replace(request, weights=weights)
+            path = _own_path(weights)
+            request = replace(request, weights=weights if path is None else str(path.resolve()))
         if tokenizer is not None:
             request = replace(request, tokenizer=tokenizer)
         return replace(self, request=request)
@@ -148,7 +147,7 @@ class KnownEncoder:
             ways.append(f"tokenizer=PATH with the tokenizer of sha256:{tokenizer['sha256']}")
         if not ways:
             return error.hint
-        named = f"name its files: {', '.join(ways)}"
+        named = f"put its files back, or name them in Python: {', '.join(ways)}"
         return named if error.hint is None or self.weights_path is not None else f"{error.hint}; or {named}"
 
 
@@ -175,6 +174,12 @@ def with_files(
         image.with_files(weights=given.get("image")),
         text.with_files(weights=given.get("text"), tokenizer=None if tokenizer is None else Path(tokenizer)),
     )
+
+
+def _own_path(weights: str) -> Path | None:
+    """Return where weights lie, if they are no published and no random ones; nothing is looked up."""
+    named = weights.partition(":")[0] in ("pretrained", "random")
+    return None if named else Path(weights).expanduser()
 
 
 def encoder_of(stored: StoredSet, cache_dir: Path) -> KnownEncoder:

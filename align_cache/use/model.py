@@ -55,7 +55,7 @@ class AlignedModel(Embedder, ModelHubMixin):
     >>> picture = np.full((64, 64, 3), 255, dtype=np.uint8)
     >>> model.similarity(model.encode_image([picture]), texts).shape
     (1, 2)
-    >>> folder = model.save_pretrained("my-model")
+    >>> model.save_pretrained("my-model")
     >>> again = AlignedModel.from_pretrained("my-model")
     >>> bool((again.encode_text(sentences) == texts).all())
     True

@@ -27,10 +27,13 @@ _OF_THE_RUN = (
 
 
 def run_records(run: Run, *, epoch: int) -> dict[str, Record | None]:
-    """Collect what a card tells of a run: the run itself, and the latest evaluation of that very epoch."""
+    """Collect what a card tells of a run: the run itself, and the latest evaluation of that very epoch.
+
+    The evaluation comes without its gallery, whose captions are the dataset's and not to be published.
+    """
     info = run.info()
     judged = (
-        line
+        {name: part for name, part in line.items() if name != "gallery"}
         for line in reversed(run.results())
         if line.get("kind") == "evaluation" and line.get("epoch") == epoch
     )

@@ -154,8 +154,8 @@ def _records(data: bytes, folder: Path) -> dict[str, Record | None]:
         records = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise CorruptError(f"{folder / RECORDS} is no JSON: {error}") from None
-    if not isinstance(records, dict):
-        raise CorruptError(f"{folder / RECORDS} holds a {type(records).__name__}, expected an object")
+    if not isinstance(records, dict) or not all(isinstance(each, dict | None) for each in records.values()):
+        raise CorruptError(f"{folder / RECORDS} is of another structure, expected an object of objects")
     return records
 
 

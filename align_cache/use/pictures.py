@@ -1,26 +1,20 @@
-"""The pictures of a run's gallery: read again from the dataset, made small, kept in the run folder."""
+"""The pictures of a run: its dataset opened again, or one that is named, and its gallery's kept with it."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from align_cache.encoders.images import decode
-from align_cache.errors import AlignCacheError, SampleError, UsageError
+from align_cache.errors import AlignCacheError, UsageError
 from align_cache.extraction.origin import recorded_origin, reopen_source
 from align_cache.results import Run
 from align_cache.sources import SOURCES, open_source, takes_data_dir
-from align_cache.sources.base import ImageData, Source
+from align_cache.sources.base import Source
 from align_cache.store import find
 from align_cache.store.catalog import StoredSet
+from align_cache.use.small_pictures import thumbnails
 
-SIDE = 192
-"""Longer side of a kept picture in pixels."""
-_DRAWING = 96
-"""A picture no larger than this is kept as it is, without loss."""
 _GIVE_FOLDER = "--dataset NAME --data-dir FOLDER of report and view reads them from there"
 
 
@@ -190,39 +184,3 @@ def recorded_pictures(
         return reopen_source(stored, origin), None
     except AlignCacheError as error:
         return None, error.message
-
-
-def thumbnails(source: Source, wanted: set[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return small pictures as data URLs by id, and what is wrong with those that are absent."""
-    rows = {image.sample_id: row for row, image in enumerate(source.images) if image.sample_id in wanted}
-    images, unreadable = {}, []
-    for sample_id, row in sorted(rows.items()):
-        try:
-            images[sample_id] = data_url(source.read_image(row), sample_id)
-        except SampleError as error:
-            unreadable.append(error.message)
-    absent = len(wanted) - len(rows)
-    problems = [f"{absent} of {len(wanted)} images are not there"] if absent else []
-    return images, (*problems, *unreadable)
-
-
-def small_picture(data: ImageData, sample_id: str) -> tuple[str, bytes]:
-    """Make an image small and return its kind, ``png`` or ``jpeg``, and its bytes.
-
-    Raises
-    ------
-    SampleError
-        If it cannot be decoded.
-    """
-    picture = decode(data, sample_id=sample_id)
-    kind, settings = ("png", {}) if max(picture.size) <= _DRAWING else ("jpeg", {"quality": 82})
-    picture.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **settings)
-    return kind, buffer.getvalue()
-
-
-def data_url(data: ImageData, sample_id: str) -> str:
-    """Make an image small and return it as a data URL; raises SampleError where it cannot be decoded."""
-    kind, content = small_picture(data, sample_id)
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

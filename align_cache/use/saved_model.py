@@ -64,7 +64,6 @@ class SavedEncoder(Strict):
     def of(cls, known: KnownEncoder, *, tokenizer: str | None) -> SavedEncoder:
         """Describe an encoder whose tokenizer is the file of that name in the folder, or None of its own."""
         request = known.request
-        path = known.weights_path
         return cls(
             identity=dict(known.identity),
             untrained=known.untrained,
@@ -75,7 +74,7 @@ class SavedEncoder(Strict):
             request=None
             if request is None
             else _Request(
-                weights=str(path.resolve()) if path is not None and path.exists() else request.weights,
+                weights=request.weights,
                 tokenizer=None if request.tokenizer is None else tokenizer,
                 pooling=request.pooling,
                 resize=request.resize,

@@ -11,7 +11,7 @@ from align_cache.reporting.document import Section, document
 from align_cache.reporting.gallery import picture_card
 from align_cache.reporting.wording import number
 from align_cache.use.found import Answer, Found
-from align_cache.use.pictures import data_url
+from align_cache.use.small_pictures import data_url
 from align_cache.use.use_tables import where
 
 Pictures = Mapping[str, str]

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from align_cache.errors import ShapeError, UsageError
 from align_cache.pairing.embedding import BLOCK_ROWS, embed
 from align_cache.runtime import DeviceName
+from align_cache.store.columns import unit_rows
 
 if TYPE_CHECKING:
     from align_cache.adapters.pair import Adapter
@@ -111,13 +112,12 @@ class AdapterTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             If X holds NaN, infinity or a row of zeros, or is of another width than in ``fit``.
         """
         check_is_fitted(self)
-        rows = torch.from_numpy(validate_data(self, X, dtype=np.float32, reset=False, order="C", copy=True))
-        norms = rows.norm(dim=1, keepdim=True)
-        if (norms == 0).any():
-            raise ShapeError(f"row {int((norms == 0).int().argmax())} is zero and has no direction")
+        rows, good = unit_rows(validate_data(self, X, dtype=np.float32, reset=False))
+        if not good.all():
+            raise ShapeError(f"row {int(good.argmin())} is zero and has no direction")
         device = next(self._head.parameters()).device
         with torch.inference_mode():
-            blocks = torch.split(rows / norms, BLOCK_ROWS)
+            blocks = torch.split(torch.from_numpy(rows), BLOCK_ROWS)
             embeddings = torch.cat([embed(self._head, block.to(device)).cpu() for block in blocks])
         return embeddings.numpy()
 

@@ -18,18 +18,23 @@ RUNS = 4
 class Kept(Generic[T]):
     """A function of a run that remembers the runs it was asked about last.
 
-    A run that has a new checkpoint since is a new question. An error is not remembered: what was missing may
-    be there the next time.
+    An error is not remembered: what was missing may be there the next time.
+
+    Parameters
+    ----------
+    make : callable (run) -> answer
+    of_checkpoint : bool
+        Whether a run that has a new checkpoint since is a new question.
     """
 
-    def __init__(self, make: Callable[[Run], T]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[Run], T], *, of_checkpoint: bool = True) -> None:
+        self._make, self._of_checkpoint = make, of_checkpoint
         self._answers: OrderedDict[tuple[Run, int], T] = OrderedDict()
         self._lock = Lock()
 
     def __call__(self, run: Run) -> T:
         """Return the answer for a run; one thread makes it, the others wait."""
-        key = run, _last_checkpoint(run)
+        key = run, _last_checkpoint(run) if self._of_checkpoint else 0
         with self._lock:
             if key not in self._answers:
                 self._answers[key] = self._make(run)

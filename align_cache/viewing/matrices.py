@@ -7,9 +7,9 @@ from typing import Any
 
 from align_cache.reporting.headline import warnings
 from align_cache.reporting.heatmap import COLUMNS, ROWS
-from align_cache.reporting.records import dig, read_run
 from align_cache.reporting.tables import SPACES, metric_title, part_of, where
 from align_cache.results import Record, Run
+from align_cache.run_records import dig, read_run
 
 
 def matrices(run: Run) -> Record:

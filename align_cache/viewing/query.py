@@ -7,10 +7,12 @@ from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import parse_qs
 
+from align_cache.store.shard import MAX_STRING_BYTES
+
 Choice = TypeVar("Choice", bound=str)
 
-LONGEST = 500
-"""Characters of a value."""
+LONGEST = MAX_STRING_BYTES
+"""Characters of a value: as long as an image's id may be."""
 
 
 class Refusal(Exception):

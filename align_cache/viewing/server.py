@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import cast
@@ -62,6 +63,12 @@ class PageServer(ThreadingHTTPServer):
         """The address of the page."""
         return f"http://{HOST}:{self.server_port}/"
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say what went wrong on a connection; that the page has closed it or fell silent is no failure."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError | TimeoutError):
+            _say(f"error: {type(error).__name__}: {error}")
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -71,18 +78,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer, whatever happens, with a status and a body."""
+        self._send(self._answer())
+
+    def _answer(self) -> Answer:
         try:
             self._guard()
             address = _split(self.path)
-            self._send(answer(cast(PageServer, self.server).viewer, address.path, Query(address.query)))
+            return answer(cast(PageServer, self.server).viewer, address.path, Query(address.query))
         except Refusal as refusal:
-            self._send(as_json({"error": refusal.message}, refusal.status))
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # the page asked for something else meanwhile
+            return as_json({"error": refusal.message}, refusal.status)
         except Exception as error:
             _say(f"error: {self.path}: {type(error).__name__}: {error}")
             fault = {"error": f"unexpected {type(error).__name__}: this is a fault of align-cache"}
-            self._send(as_json(fault, HTTPStatus.INTERNAL_SERVER_ERROR))
+            return as_json(fault, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _guard(self) -> None:
         """Refuse what another site's page asks in the name of whoever looks at it."""

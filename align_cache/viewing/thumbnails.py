@@ -10,7 +10,8 @@ from typing import NamedTuple
 from align_cache.errors import AlignCacheError, SampleError
 from align_cache.results import Run
 from align_cache.sources.base import Source
-from align_cache.use.pictures import open_pictures, small_picture
+from align_cache.use.pictures import open_pictures
+from align_cache.use.small_pictures import small_picture
 
 KEPT = 2000
 """Small pictures in memory: some 20 MB."""

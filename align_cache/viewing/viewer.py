@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from align_cache.errors import UsageError
@@ -44,6 +45,9 @@ class Viewer:
             raise UsageError(f"pairs = {pairs}: expected at least 3")
         self.first = first
         self._cache_dir, self._split, self._pairs, self._device = cache_dir, split, pairs, device
+        self._by_id: dict[str, Run] = {}
+        self._encoding = Lock()
+        """A text encoder is loaded by the first search, and by that alone."""
         self._model = Kept(self._load_model)
         self._shown = Kept(self._embed_shown)
         self._plane: dict[LayoutName, Kept[Placed]] = {
@@ -51,12 +55,18 @@ class Viewer:
             "tsne": Kept(lambda run: place(self._shown(run), "tsne")),
         }
         self._thumbnails = Kept(
-            partial(Thumbnails.of, cache_dir=cache_dir, dataset=dataset, data_dir=data_dir)
+            partial(Thumbnails.of, cache_dir=cache_dir, dataset=dataset, data_dir=data_dir),
+            of_checkpoint=False,
         )
 
     def run(self, name: str) -> Run | None:
-        """Return a run of the cache by its whole id; None where there is none."""
-        return next((run for run in reversed(self._runs()) if run.id == name), None)
+        """Return a run of the cache by its whole id; None where there is none.
+
+        Every picture asks: a cache of thousands of runs is looked through again for a new name alone.
+        """
+        if name not in self._by_id:
+            self._by_id = {run.id: run for run in self._runs()}
+        return self._by_id.get(name)
 
     def runs(self) -> Record:
         """Return the table of runs, and which is shown first."""
@@ -131,7 +141,9 @@ class Viewer:
             If the run's text encoder cannot be had here.
         """
         model, shown = self._model(run), self._shown(run)
-        found = shown.nearest(model.encode_text([words])[0], "image", k=k)
+        with self._encoding:
+            query = model.encode_text([words])[0]
+        found = shown.nearest(query, "image", k=k)
         return {
             "image": _hits(shown, found),
             "notes": model.text_encoder.notes(model.device),

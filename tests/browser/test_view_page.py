@@ -138,6 +138,30 @@ def test_a_run_is_ticked_off_and_on_again(opened: Open) -> None:
     tab.wait_for_selector("#runs figure svg")
 
 
+class Held:
+    """The first request to an address waits until it is let go; the others pass."""
+
+    def __init__(self, tab: Any, address: str) -> None:
+        self.tab, self.address, self.routes = tab, address, []
+        tab.route(address, lambda route: route.continue_() if self.routes else self.routes.append(route))
+
+    def let_go(self) -> None:
+        with self.tab.expect_response(self.address):
+            self.routes[0].continue_()
+        self.tab.wait_for_timeout(100)
+
+
+def test_curves_that_come_late_do_not_replace_newer_ones(opened: Open) -> None:
+    tab = opened("runs")
+    tab.wait_for_selector("#runs figure svg")
+    held = Held(tab, "**/api/curves*")
+    for act in (tab.uncheck, tab.check, tab.uncheck):
+        act("#runs input[type=checkbox]")
+    tab.wait_for_selector("text=Tick a run to see its curves.")
+    held.let_go()
+    assert tab.locator("#runs figure").count() == 0
+
+
 def test_alignment_shows_the_measured_values_in_colour(opened: Open, drawn: Any) -> None:
     tab = opened("alignment")
     tab.wait_for_selector("#alignment .matrix")
@@ -240,6 +264,15 @@ def test_a_click_shows_what_is_similar_and_a_hit_is_asked_about_in_turn(on_map: 
     assert points["ids"][row] in tab.inner_text("aside .asked")
     tab.click("aside .hits button >> nth=0")
     tab.wait_for_selector(f"aside .asked:not(:has-text('{points['ids'][row]}'))")
+
+
+def test_what_is_similar_does_not_come_back_after_it_was_let_go(on_map: Any) -> None:
+    tab, points = on_map
+    held = Held(tab, "**/api/similar*")
+    tab.mouse.click(*places(tab, points)[lone(tab, points)])
+    tab.locator("#map canvas").press("Escape")
+    held.let_go()
+    assert "Point at a dot" in tab.inner_text("aside")
 
 
 def test_images_can_be_hidden_and_t_sne_chosen(on_map: Any) -> None:

@@ -59,6 +59,22 @@ def test_a_missing_feature_set_names_the_command_that_makes_it(
     assert "align-cache extract" in capsys.readouterr().err
 
 
+def test_a_name_that_is_not_there_is_said_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    lines = (
+        *("fit --config none.toml", "eval", "export --to npz", "search dogs", "embed a.png"),
+        *("search none.png", "zero-shot a.png --classes dog,cat", "zero-shot none --classes dog,cat"),
+    )
+    program = (
+        "import sys; from align_cache.cli import main; "
+        f"print([main(line.split()) for line in {lines}], 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[2, 1, 1, 1, 1, 1, 1, 1] False"
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -99,6 +99,7 @@ def test_a_short_shard_is_found_at_once_and_the_named_command_removes_its_set(
 def test_the_command_that_made_a_set_mends_it_as_doctor_says(cache_dir: Path) -> None:
     for line, columns in (
         ("extract --set options.count=8 --weights random", "--dataset shapes --encoder small-cnn"),
+        ("extract --set options.count=8 --weights random", "--dataset shapes --name own --encoder small-cnn"),
         (f"import {cache_dir}/rows.npz --modality image", "--dataset mine --encoder theirs"),
     ):
         np.savez(cache_dir / "rows.npz", sample_id=["a", "b"], features=np.eye(2))
@@ -108,7 +109,8 @@ def test_the_command_that_made_a_set_mends_it_as_doctor_says(cache_dir: Path) ->
         shard.write_bytes(shard.read_bytes()[:-1])
         (problem,) = of_cache(doctor(cache_dir=cache_dir), cache_dir)
         verb = line.split()[0]
-        assert command_in(problem, verb)[-6:] == [*columns.split(), "--cache-dir", str(cache_dir)]
+        named = [*columns.split(), "--cache-dir", str(cache_dir)]
+        assert command_in(problem, verb)[-len(named) :] == named
         assert main(command) == 0
         assert not of_cache(doctor(cache_dir=cache_dir, deep=True), cache_dir)
         assert main([*command_in(problem, "cache rm"), "--yes"]) == 0
@@ -208,12 +210,35 @@ def test_a_checkpoint_that_was_changed_is_found_by_a_deep_look(cache_dir: Path) 
     assert "its checksum differs" in problem.found
 
 
+def test_a_checkpoint_of_other_settings_is_found_by_a_deep_look(cache_dir: Path) -> None:
+    paired_sets(cache_dir)
+    run = fit(toy(optim__epochs=2), cache_dir=cache_dir)
+    run.update(embed_dim=run.info()["embed_dim"] + 1)
+    (problem,) = of_cache(doctor(cache_dir=cache_dir, deep=True), cache_dir)
+    assert f"the best checkpoint of {run.id} is not of its config" in problem.found
+    assert problem.broken
+
+
 def test_half_written_files_of_a_run_are_named_with_the_command_that_removes_them(cache_dir: Path) -> None:
     run = started_run(cache_dir, status="finished")
     half = run.checkpoints / ".trainer-0001.pt.0123.tmp"
     half.write_bytes(b"half")
+    export = run.folder / "exports" / ".npz.4567.tmp"
+    export.mkdir(parents=True)
+    (export / "embeddings.npz").write_bytes(b"half")
     (problem,) = of_cache(doctor(cache_dir=cache_dir), cache_dir)
-    assert problem.mend == f"rm {half}"
+    assert problem.mend == f"rm -r {half} {export}"
+    subprocess.run(shlex.split(problem.mend), check=True)
+    assert not of_cache(doctor(cache_dir=cache_dir), cache_dir)
+
+
+def test_a_file_in_place_of_a_cache_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    seen = doctor(cache_dir=tmp_path / "cache")
+    assert seen.cache is None
+    (problem,) = [each for each in seen.problems if each.broken]
+    assert problem.found.endswith("cache is a file, expected a folder")
+    assert "ALIGN_CACHE_DIR" in problem.mend
 
 
 def test_a_folder_that_cannot_be_written_and_a_full_disk_are_said(

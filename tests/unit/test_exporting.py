@@ -257,6 +257,28 @@ def test_an_export_is_replaced_only_when_asked_and_nothing_else_ever(run: Run, c
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("record", ["{}", "[]", "not JSON", '{"files": [{"file": "other.txt"}]}', None])
+def test_what_lies_beside_a_record_and_is_not_in_it_is_never_replaced(
+    run: Run, cache_dir: Path, record: str | None
+) -> None:
+    """Another program's export.json, and notes that somebody keeps beside an export."""
+    mine = cache_dir / "mine"
+    export(run, to="safetensors", cache_dir=cache_dir, out=mine)
+    if record is not None:
+        (mine / "export.json").write_text(record)
+    (mine / "notes").mkdir()
+    (mine / "notes" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ExportError, match="did not write"):
+        export(run, to="safetensors", cache_dir=cache_dir, out=mine, overwrite=True)
+    assert (mine / "notes" / "thesis.txt").read_text() == "years of work"
+
+
+def test_every_format_knows_its_own_files_again(run: Run, cache_dir: Path) -> None:
+    for to in ("npz", "parquet", "datasets"):
+        made = [export(run, to=to, cache_dir=cache_dir, overwrite=True)["files"] for _ in range(2)]
+        assert [each["file"] for each in made[0]] == [each["file"] for each in made[1]]
+
+
 def test_the_documented_ways_to_read_an_export_work(
     cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

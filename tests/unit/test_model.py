@@ -29,6 +29,7 @@ from align_cache.pairing.embedding import embed
 from align_cache.results import Run
 from align_cache.settings import ExtractConfig, fit_config
 from align_cache.training.fitting import fit
+from align_cache.use.class_choice import choose
 from align_cache.use.known_encoder import KnownEncoder
 from align_cache.use.model import AlignedModel
 from tests.unit.aligned import SETTINGS, extract_scenes, fit_scenes, scenes_of, sets_of
@@ -213,9 +214,31 @@ def test_zero_shot_ranks_classes_as_the_metric_does(
     assert (np.diff(whole, axis=1) <= 0).all()
 
 
+def test_classes_are_called_without_the_spaces_around_them(
+    model: AlignedModel, scenes: list[np.ndarray]
+) -> None:
+    found = model.zero_shot(scenes[:3], ["red circle", " blue square ", "green_star\n"])
+    assert found.names == CLASSES
+    np.testing.assert_array_equal(found.classes, model.zero_shot(scenes[:3], CLASSES).classes)
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1.0])
+def test_classes_are_ranked_by_cosine_and_of_equals_the_earlier_stands_first(temperature: float) -> None:
+    """Far classes have a probability of zero at a low temperature, all of them alike."""
+    cosines = np.float32([0.1, -0.5, 0.9, -0.5, 0.3, -0.9, 0.3])
+    heads = torch.from_numpy(np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1))
+    images = torch.tensor([[1.0, 0.0]]).repeat(5000, 1)  # more than a block
+    found = choose(images, heads, list("abcdefg"), temperature=temperature, top=6)
+    assert found.classes.shape == (5000, 6)
+    assert (found.classes == [2, 4, 6, 0, 1, 3]).all()
+    wanted = torch.softmax(images[:1] @ heads.T / temperature, dim=1)[0, found.classes[0]].numpy()
+    np.testing.assert_allclose(found.probabilities[-1], wanted, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("classes", "templates"),
     [("cat", ("a {}.",)), (["cat"], ("a {}.",)), (["cat", "cat"], ("a {}.",)), (["cat", " "], ("a {}.",)),
+     (["t shirt", "t_shirt"], ("a {}.",)), (["cat", "cat "], ("a {}.",)),
      (["cat", "dog"], ("a cat.",)), (["cat", "dog"], ())],
 )  # fmt: skip
 def test_classes_and_templates_that_cannot_be_meant_are_refused(
@@ -259,6 +282,7 @@ def test_what_cannot_be_read_is_named(model: AlignedModel, tmp_path: Path, scene
         (tmp_path / "absent.png", "absent.png: the file cannot be read"),
         (np.zeros((4, 4), np.uint8), "image 1: expected uint8 RGB"),
         (np.zeros((4, 4, 3), np.float32), "image 1: expected uint8 RGB"),
+        ("no\0path.png", "the file cannot be read"),
         (3, "image 1 is a int, expected a path"),
     ):
         with pytest.raises(SampleError, match=named):
@@ -312,9 +336,10 @@ def test_token_ids_that_a_tower_does_not_know_are_refused(home: Path) -> None:
     ids[:, 0] = 7
     assert model.embed_text_features(ids).shape == (2, model.embed_dim)
     for place, value, named in (
-        ((1, 3), vocabulary, "expected ids below"),
-        ((1, 3), -1, "expected ids below"),
-        ((1, 0), 0, "row 1 of token ids begins with padding"),
+        ((1, 3), vocabulary, f"row 1 of token ids has token id {vocabulary}, expected 0 to"),
+        ((1, 3), -1, "row 1 of token ids has token id -1"),
+        ((1, 0), 0, "row 1 of token ids has no token"),
+        ((1, 3), 9, "row 1 of token ids has a token after padding"),
     ):
         wrong = ids.copy()
         wrong[place] = value
@@ -322,6 +347,21 @@ def test_token_ids_that_a_tower_does_not_know_are_refused(home: Path) -> None:
             model.embed_text_features(wrong)
     with pytest.raises(ShapeError, match="expected the token ids"):
         model.embed_text_features(ids.astype(np.float32))
+
+
+@pytest.mark.parametrize("text", ["lstm", "bow"])
+def test_no_token_ids_give_no_rows(home: Path, text: str) -> None:
+    model = AlignedModel.from_run(fit_scenes(home, text), cache_dir=home, device="cpu")
+    nothing = np.zeros((0, model.text_encoder.dim), np.int32)
+    assert model.embed_text_features(nothing).shape == (0, model.embed_dim)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", ">f8", "f2", "g"])
+def test_features_may_be_floats_of_any_width_and_byte_order(model: AlignedModel, dtype: str) -> None:
+    rows = np.eye(model.image_encoder.dim)[:3]
+    np.testing.assert_array_equal(
+        model.embed_image_features(rows.astype(dtype)), model.embed_image_features(rows)
+    )
 
 
 def test_imported_features_are_embedded_and_nothing_is_encoded(imported: AlignedModel) -> None:

@@ -216,6 +216,7 @@ def test_what_is_published_names_no_folder_of_this_machine(
         "upload_folder",
         lambda self, *, folder_path, **_: shutil.copytree(folder_path, tmp_path / "hub"),
     )
+    monkeypatch.chdir(now.parent)  # where the weights would be found by their name alone
     model.push_to_hub("owner/name")
     assert not any(str(now.parent).encode() in data for data in files_of(tmp_path / "hub").values())
     assert model.image_encoder.weights_path == now
@@ -330,6 +331,14 @@ def test_any_json_may_stand_in_a_config(folder: Path, text: str) -> None:
         AlignedModel.from_pretrained(folder, device="cpu")
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "null", '{"run": []}', '{"evaluation": 3}'])
+def test_any_json_may_stand_in_the_records(folder: Path, text: str) -> None:
+    (folder / "records.json").write_text(text)
+    forge(folder, lambda document: None)
+    with pytest.raises(CorruptError, match=r"records\.json"):
+        AlignedModel.from_pretrained(folder, device="cpu")
+
+
 def _with(name: str, value: torch.Tensor | None) -> Change:
     def change(weights: Any) -> None:
         if value is None:
@@ -408,6 +417,9 @@ def test_the_card_tells_data_encoders_numbers_and_limits(home: Path, tmp_path: P
     run = fit_scenes(home, "small-text")
     evaluate(run, EvalConfig(k=2, device="cpu"), cache_dir=home)
     AlignedModel.from_run(run, cache_dir=home, device="cpu").save_pretrained(tmp_path)
+    judged = json.loads((tmp_path / "records.json").read_text(encoding="utf-8"))["evaluation"]
+    assert "gallery" not in judged, "it shows captions of the dataset"
+    assert (run.evaluation() or {})["gallery"]
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.library_name == "align-cache"
     assert card.data.license is None

@@ -19,7 +19,8 @@ from align_cache.sources import open_source
 from align_cache.store import FeatureSet
 from align_cache.store.provenance import provenance_bytes, read_provenance
 from align_cache.use import pictures
-from align_cache.use.pictures import SIDE, collect_pictures
+from align_cache.use.pictures import collect_pictures
+from align_cache.use.small_pictures import SIDE
 
 
 def a_run(cache_dir: Path, features: FeatureSet, *ids: str) -> Run:

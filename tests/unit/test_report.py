@@ -19,6 +19,7 @@ from align_cache.reporting import draw_figures, report, style
 from align_cache.reporting.curves import distribution_curves, loss_curves
 from align_cache.reporting.evaluation_tables import calibrated_table, evaluation_tables, hypothesis_table
 from align_cache.reporting.gallery import gallery
+from align_cache.reporting.headline import tiles
 from align_cache.reporting.heatmap import alignment_heatmap
 from align_cache.reporting.margins import margin_intervals
 from align_cache.reporting.page import render
@@ -460,6 +461,8 @@ def test_a_run_without_a_reference_is_drawn_with_what_it_has(tmp_path: Path) -> 
     page = report(folder).read_text(encoding="utf-8")
     assert not (folder / "figures" / "hypotheses.png").exists()
     assert "Margins of H1 and H2 after each epoch, validation split: not measured." in page
+    run = read_run(folder)
+    assert [tile.label for tile in tiles(run)] == ["Recall at 1, image → text", "Recall at 1, text → image"]
 
 
 def test_an_alignment_of_zero_in_every_epoch_was_measured(tmp_path: Path) -> None:

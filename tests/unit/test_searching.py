@@ -81,6 +81,18 @@ def test_an_image_is_shown_with_its_first_caption_and_its_file(made: Path, model
         assert hit.file == made / "scenes" / "images" / hit.sample_id
 
 
+def test_an_image_has_its_caption_where_another_text_set_holds_few_of_them(
+    made: Path, model: AlignedModel, own_cache: Path
+) -> None:
+    """A set that comes first by name was extracted of four images."""
+    encoders, weights = ("small-text",), {"small-text": "random"}
+    extract_scenes(made / "scenes", own_cache, encoders=encoders, weights=weights, limit=4)
+    names = [each.manifest.encoder for each in find(own_cache, dataset="scenes")]
+    assert names.index("small-text") < names.index("tokens")
+    found = search(model, SENTENCES[:1], cache_dir=own_cache, k=PICTURES)
+    assert all(hit.caption for hit in found.answers[0].hits)
+
+
 def test_an_image_finds_captions_and_itself_among_the_images(made: Path, model: AlignedModel) -> None:
     file = made / "scenes" / "images" / "drawn" / "007.png"
     captions = search(model, [file], cache_dir=str(made / "cache"), k=5)
@@ -180,7 +192,7 @@ def test_imported_images_are_found_by_sentences_and_the_note_says_what_is_taken_
     image = features_of(own_cache, "image")
     assert image.splits is not None
     arrays = {"sample_id": image.sample_ids, "features": image.array(), "split": image.splits}
-    for dataset, rows in (("scenes", slice(None)), ("more", slice(0, 9))):
+    for dataset, rows in (("scenes", slice(None)), ("more", slice(0, 9)), ("more", slice(9, 13))):
         np.savez(tmp_path / "rows.npz", **{name: array[rows] for name, array in arrays.items()})
         import_features(
             tmp_path / "rows.npz", dataset=dataset, encoder="made", modality="image", cache_dir=own_cache
@@ -191,6 +203,8 @@ def test_imported_images_are_found_by_sentences_and_the_note_says_what_is_taken_
     more = search(model, SENTENCES, cache_dir=own_cache, dataset="more")
     assert more.n_candidates == 9
     assert any("imported features do not say what made them" in note for note in more.notes)
+    smaller = min(find(own_cache, dataset="more"), key=lambda stored: stored.manifest.rows).manifest
+    assert any(note.endswith(f"there are also {smaller.name}") for note in more.notes)
     with pytest.raises(EncoderError, match="were imported as made"):
         search(model, [np.zeros((8, 8, 3), np.uint8)], cache_dir=own_cache)
 

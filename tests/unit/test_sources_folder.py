@@ -197,8 +197,9 @@ def test_a_linked_folder_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_and_no_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no images are listed"):
+    with pytest.raises(SourceError, match=r"no images are listed .* it holds no \.bmp, \.gif") as empty:
         opened(tmp_path)
+    assert "captions.csv" in str(empty.value.hint)
     with pytest.raises(UsageError, match="folder reads your own images") as caught:
         open_source("folder")
     assert caught.value.hint == "add --data-dir FOLDER"

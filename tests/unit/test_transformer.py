@@ -71,6 +71,14 @@ def test_rows_are_embedded_as_the_model_embeds_them(
     np.testing.assert_array_equal(again.transform(rows), transformer.transform(rows))
 
 
+@pytest.mark.parametrize("length", [1e-30, 1e25])
+def test_rows_of_any_length_are_embedded_alike(home: Path, run: Run, length: float) -> None:
+    """The square of such a component is no float32."""
+    rows = sets_of(home, run)[0].take(np.arange(6)).astype(np.float32)
+    head = AdapterTransformer(run.folder, cache_dir=home, device="cpu").fit(rows)
+    np.testing.assert_allclose(head.transform(np.float32(length) * rows), head.transform(rows), atol=1e-5)
+
+
 def test_it_is_a_step_of_a_pipeline_that_is_cloned(home: Path, run: Run) -> None:
     rows = sets_of(home, run)[0].take(np.arange(40)).astype(np.float32)
     labels = (rows[:, 0] > np.median(rows[:, 0])).astype(int)

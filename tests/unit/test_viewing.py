@@ -7,15 +7,20 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from align_cache.cli import main
@@ -26,6 +31,8 @@ from align_cache.results import Run
 from align_cache.settings import EvalConfig
 from align_cache.sources import open_source
 from align_cache.training.fitting import fit
+from align_cache.use.embedder import Embedder
+from align_cache.use.known_encoder import KnownEncoder
 from align_cache.viewing import layouts, open_view
 from align_cache.viewing.kept import RUNS, Kept
 from align_cache.viewing.layouts import place
@@ -33,7 +40,7 @@ from align_cache.viewing.matrices import matrices
 from align_cache.viewing.query import LONGEST, Query, Refusal
 from align_cache.viewing.routes import HITS
 from align_cache.viewing.runs import curves, runs_table
-from align_cache.viewing.server import PageServer
+from align_cache.viewing.server import PageServer, _Handler
 from align_cache.viewing.shown_pairs import ShownPairs
 from tests.unit.stored import paired_sets, unit_rows
 from tests.unit.test_fit import toy
@@ -292,6 +299,57 @@ def test_a_new_checkpoint_is_a_new_question_and_old_answers_make_room(tmp_path: 
     assert len(asked) == RUNS + 3
 
 
+def test_the_runs_are_looked_through_for_a_new_name_alone(
+    drawn: tuple[Path, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_view(cache_dir=drawn[0], device="cpu") as server:
+        viewer, looked = server.viewer, []
+        runs = viewer._runs()
+        monkeypatch.setattr(viewer, "_runs", lambda: looked.append(1) or list(runs))
+        assert [viewer.run(drawn[1].id) for _ in range(3)] == [drawn[1]] * 3
+        assert len(looked) == 1
+        assert viewer.run("later") is None
+        runs.append(Run(drawn[0] / "later"))
+        assert viewer.run("later") == runs[-1]
+
+
+def test_a_new_checkpoint_has_the_same_pictures(tmp_path: Path) -> None:
+    asked: list[str] = []
+    kept = Kept(lambda run: asked.append(run.id), of_checkpoint=False)
+    run = Run(tmp_path / "run")
+    kept(run)
+    run.checkpoints.mkdir(parents=True)
+    kept(run)
+    assert asked == ["run"]
+
+
+def test_searches_at_once_load_the_text_encoder_once(
+    drawn: tuple[Path, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, load = [], KnownEncoder.load
+
+    def counted(known: KnownEncoder, device: torch.device) -> Any:
+        loaded.append(known.name)
+        time.sleep(0.1)
+        return load(known, device)
+
+    # As from Python 3.12 on, where nothing keeps a second thread from computing it too.
+    monkeypatch.setattr(Embedder, "_text_model", property(_computed_if_absent))
+    monkeypatch.setattr(KnownEncoder, "load", counted)
+    with serving("latest", drawn[0]) as server, ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(answered, server, "search", run=drawn[1].id, words=f"{n} circles", k=1)
+                 for n in range(4)]  # fmt: skip
+        assert all(each.result()["image"] for each in asked)
+    assert loaded == ["small-text"]
+
+
+def _computed_if_absent(embedder: Embedder) -> Any:
+    if "kept" not in embedder.__dict__:
+        made = embedder.text_encoder.load(embedder.device)
+        embedder.__dict__["kept"] = made
+    return embedder.__dict__["kept"]
+
+
 # --- what is missing is said --------------------------------------------------------------------------------
 
 
@@ -343,6 +401,43 @@ def test_a_fault_of_ours_is_one_line_and_the_page_goes_on(
     assert status == 500
     assert json.loads(body) == {"error": "unexpected ZeroDivisionError: this is a fault of align-cache"}
     assert request(page, "/")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/api/curves?run=RUN", "/thumbnail?run=RUN&image=none"])
+def test_a_page_that_goes_away_before_the_answer_leaves_no_word(
+    path: str,
+    page: PageServer,
+    drawn: tuple[Path, Run],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    asked, gone, ended = Event(), Event(), Event()
+    guard, end = _Handler._guard, page.shutdown_request
+
+    def waits(handler: _Handler) -> None:
+        asked.set()
+        gone.wait(10)
+        guard(handler)
+
+    monkeypatch.setattr(_Handler, "_guard", waits)
+    monkeypatch.setattr(page, "shutdown_request", lambda connection: (end(connection), ended.set()))
+    with socket.create_connection(("127.0.0.1", page.server_port)) as connection:
+        line = f"GET {path.replace('RUN', drawn[1].id)} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        connection.sendall(line.encode())
+        assert asked.wait(10)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends with RST
+    gone.set()
+    assert ended.wait(10)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_fails_on_a_connection_is_one_line(
+    page: PageServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_Handler, "_send", lambda self, found: 1 / 0)
+    with pytest.raises(http.client.RemoteDisconnected):
+        request(page, "/")
+    assert capfd.readouterr().err == "error: ZeroDivisionError: division by zero\n"
 
 
 # --- who may ask for what -----------------------------------------------------------------------------------
@@ -397,7 +492,7 @@ def test_a_name_that_stands_twice_and_bytes_that_are_no_text_are_refused() -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["../../run.json", "/etc/passwd", "scene-9999", "scene-000007/../scene-000007"]
+    "name", ["../../run.json", "/etc/passwd", "scene-9999", "scene-000007/../scene-000007", "deep/" * 200]
 )
 def test_an_id_is_looked_up_and_never_a_path(name: str, page: PageServer, drawn: tuple[Path, Run]) -> None:
     assert request(page, "/thumbnail", run=drawn[1].id, image=name)[0] == 404

@@ -14,9 +14,9 @@ from align_cache.judging.comparison import compare
 from align_cache.judging.evaluation import evaluate
 from align_cache.reporting.comparison import comparison_tables
 from align_cache.reporting.page import render
-from align_cache.reporting.records import read_run
 from align_cache.reporting.zero_shot import zero_shot_tables
 from align_cache.results import Run
+from align_cache.run_records import read_run
 from align_cache.settings import EvalConfig, ExtractConfig, fit_config
 from align_cache.sources import open_source
 from align_cache.sources.prompts import PHOTO_TEMPLATES, class_prompts

@@ -4,7 +4,7 @@ import { MapCanvas } from "./canvas.js";
 import { among, captionList, hitList } from "./hits.js";
 
 const K = 12, HOVER_MS = 60;
-let parts = null, run = null, data = null, wait = 0;
+let parts = null, run = null, data = null, wait = 0, asking = 0; // the latest question: an older answer comes too late
 
 export async function showMap(root, current, { pick, marked } = {}) {
   parts ??= build(root);
@@ -82,6 +82,7 @@ function hover(point, x, y) {
   tip.hidden = true;
   if (point < 0 || !data) return;
   wait = setTimeout(() => {
+    if (!data) return; // another layout is on its way
     const i = point % parts.view.n, kind = parts.view.modality(point);
     tip.replaceChildren(picture(data.ids[i], data.captions[i]),
       el("p", {}, el("b", { class: kind }, kind === "image" ? "image" : "caption"), ` ${data.captions[i]}`),
@@ -105,6 +106,7 @@ function mark(rows) {
 }
 
 function forget() {
+  asking += 1;
   parts.view.chosen = -1;
   parts.view.marked = new Set();
   parts.view.redraw();
@@ -113,12 +115,12 @@ function forget() {
 }
 
 async function select(row, modality, visit = false) {
-  const { view, side } = parts, asked = run, at = data.place.get(row);
+  const { view, side } = parts, asked = run, at = data.place.get(row), own = (asking += 1);
   const point = at === undefined ? -1 : modality === "image" ? at : at + view.n;
   view.chosen = point;
   if (visit && point >= 0) view.visit(point);
   const answer = await ask("similar", { run: asked, row, modality, k: K });
-  if (asked !== run || !data) return;
+  if (asked !== run || own !== asking || !data) return;
   if (answer.unavailable) {
     side.replaceChildren(unavailable(answer));
     return;

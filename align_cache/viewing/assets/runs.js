@@ -8,12 +8,14 @@ const MOST = 8, AGAIN_MS = 5000;
 const DIRECTIONS = { image_to_text: "image → text", text_to_image: "text → image" };
 
 const ticked = new Set();
-let table = null, recall = "1", timer = 0, current = null;
+let table = null, recall = "1", timer = 0, current = null, drawing = 0;
 
 export async function showRuns(root, run, { go }) {
   clearTimeout(timer);
   current = run;
-  ticked.add(run);
+  ticked.delete(run);
+  ticked.add(run); // as the last: of too many the first are let go
+  while (ticked.size > MOST) ticked.delete(ticked.values().next().value);
   table = await ask("runs");
   if (table.unavailable) {
     root.replaceChildren(unavailable(table));
@@ -68,11 +70,12 @@ function controls(update) {
 async function draw(root, told) {
   const shown = table.runs.map((each) => each.id).filter((id) => ticked.has(id));
   if (ticked.has(current) && !shown.includes(current)) shown.push(current);
-  const answers = await Promise.all(shown.map((run) => ask("curves", { run })));
+  const own = (drawing += 1), answers = await Promise.all(shown.map((run) => ask("curves", { run })));
+  if (own !== drawing) return; // another run was ticked meanwhile
   const found = shown.map((run, i) => ({ run, tone: `tone-${i % MOST}`, ...answers[i] }));
   for (const swatch of document.querySelectorAll(".swatch")) {
-    const own = found.find((each) => each.run === swatch.dataset.run);
-    swatch.className = `swatch ${own ? own.tone : ""}`;
+    const line = found.find((each) => each.run === swatch.dataset.run);
+    swatch.className = `swatch ${line ? line.tone : ""}`;
   }
   told.replaceChildren(...found.filter((each) => each.unavailable).map(unavailable),
     ...found.filter((each) => each.run === current && each.warnings).flatMap((each) => warnings(each.warnings)));
