@@ -72,8 +72,8 @@ class Opened:
         key = (dataset, image, text, reference)
         if key not in self._joined:
             opened = partial(open_feature_set, dataset, cache_dir=self.cache_dir)
-            target = None if reference is None else opened(reference)
-            self._joined[key] = join(opened(image), opened(text), target)
+            image_set, text_set = opened(image), opened(text)
+            self._joined[key] = join(image_set, text_set, None if reference is None else opened(reference))
         return self._joined[key]
 
     def inputs(self, joined: PairedFeatures, splits: Splits, *, device: torch.device, where: Where) -> Inputs:
